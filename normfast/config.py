@@ -1,0 +1,64 @@
+"""What this installation runs on: `show_config`."""
+
+import platform
+
+import numpy as np
+
+from normfast import engines
+from normfast.engines.threads import get_num_threads
+
+
+def show_config(mode="stdout"):
+    """Show the engines, instruction sets and threads that calls use here.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+        Print, or return a dictionary.
+
+    Examples
+    --------
+    >>> import normfast as nf
+    >>> sorted(nf.show_config("dicts"))
+    ['engine', 'engines', 'normfast', 'numpy', 'processor', 'python', 'threads']
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
+    import normfast
+
+    config = {
+        "normfast": normfast.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "processor": platform.machine(),
+        "threads": get_num_threads(),
+        "engine": engines.current().name,
+        "engines": {name: _status(name) for name in engines.ENGINES},
+    }
+    if mode == "dicts":
+        return config
+    for key, value in config.items():
+        if key != "engines":
+            print(f"{key:10} {value}")
+    for name, status in config["engines"].items():
+        print(f"  {name:8} {status}")
+    return None
+
+
+def _status(name):
+    """Whether an engine can run here, without importing what is heavy."""
+    if name == "cython":
+        from normfast.engines.cython import level
+
+        try:
+            return f"compiled ahead of time, {level()} instructions"
+        except ImportError as error:
+            return f"missing: {error}"
+    if name == "numba":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return f"compiled at the first call by numba {version('numba')}"
+        except PackageNotFoundError:
+            return "missing: pip install 'normfast[numba]'"
+    return "plain formulas"

@@ -1,0 +1,91 @@
+"""The engines that run the kernels, and how one is chosen.
+
+An engine has the methods of `compiled.CompiledEngine`. `auto` takes the first that loads: Cython (compiled ahead of time), Numba
+(compiled at the first call), NumPy (plain formulas, always there). An engine asked for by name loads or raises.
+"""
+
+import importlib
+import os
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+ENGINES = ("cython", "numba", "numpy")
+
+_chosen = ContextVar("normfast_engine", default=None)
+_default = None
+_loaded = {}
+
+
+def load(name):
+    """The engine of that name, or the first of ENGINES that loads for "auto"."""
+    if not isinstance(name, str):
+        raise TypeError(f"engine must be a string, got {type(name).__name__}")
+    if name not in ("auto", *ENGINES):
+        raise ValueError(f"unknown engine {name!r}: choose one of 'auto', {', '.join(map(repr, ENGINES))}")
+    if name not in _loaded:
+        if name == "auto":
+            _loaded[name] = _first()
+        else:
+            _loaded[name] = importlib.import_module(f"normfast.engines.{name}").load()
+    return _loaded[name]
+
+
+def _first():
+    for name in ENGINES:
+        try:
+            return load(name)
+        except ImportError:
+            continue
+    raise AssertionError("the NumPy engine always loads")
+
+
+def current():
+    """The engine that a call uses here."""
+    global _default
+    engine = _chosen.get() or _default
+    if engine is None:
+        engine = _default = load(os.environ.get("NORMFAST_ENGINE") or "auto")
+    return engine
+
+
+def set_engine(name):
+    """Choose the engine for the whole process.
+
+    Parameters
+    ----------
+    name : {"auto", "cython", "numba", "numpy"}
+        "auto" takes the first of the others that is there. The environment variable NORMFAST_ENGINE sets the start value.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    ImportError
+        Where the engine asked for is not installed.
+
+    Examples
+    --------
+    >>> import normfast as nf
+    >>> nf.set_engine("auto")
+    """
+    global _default
+    _default = load(name)
+
+
+@contextmanager
+def use_engine(name):
+    """Use an engine inside a `with` block, in this thread or task only.
+
+    Examples
+    --------
+    >>> import normfast as nf
+    >>> with nf.use_engine("numpy"):
+    ...     m = nf.moments([1.0, 2.0, 3.0])
+    >>> float(m.mean)
+    2.0
+    """
+    token = _chosen.set(load(name))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)

@@ -1,0 +1,163 @@
+"""What the compiled engines share: how a block is cut into pieces, by its shape alone, and the working space of each piece.
+
+Since the pieces and the order of their merging depend on the shape alone, the bits of a result do not depend on the number of
+threads. A block is C-contiguous, (a, r, c, s), kept along a and c and reduced along r and s; `drivers` are the loops of one engine.
+"""
+
+import numpy as np
+
+from normfast.engines.threads import workers
+from normfast.kernels.moments import BLOCK
+
+PIECE = 65536  # values in a piece of a statistic: 256 kB of float32, so that 2 cores have 4 pieces from 1 MB on
+SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+WIDTH = 512  # columns side by side: their sums stay in the first cache
+STREAMED = 8 << 20  # bytes of a result from which it is written past the caches
+TILES = 32  # at most so many row tiles have dweight and dbias of their own
+
+
+def slab_splits(r, s):
+    """Pieces of a statistic with r runs of s values, along r and along s."""
+    if s > PIECE:
+        return r, -(-s // PIECE)
+    return max(1, min(r, r * s // PIECE)), 1
+
+
+def column_splits(r, c):
+    """Pieces of rows of a block (r, c): 256 rows or more each, so that their moments are small beside the block."""
+    return max(1, min(r // 256, r * c // PIECE))
+
+
+def row_tiles(rows, n):
+    """Tiles of rows that collect dweight and dbias: 32 rows or more each."""
+    return max(1, min(TILES, rows // 32, rows * n // 8192))
+
+
+class CompiledEngine:
+    """The operations on checked, C-contiguous blocks; statistics are float64."""
+
+    def __init__(self, name, drivers):
+        """drivers: the loops for each pair (type of the values, type of the sums)."""
+        self.name = name
+        self._drivers = drivers
+        self._untyped = drivers[SINGLE, SINGLE]
+
+    def moments(self, x, mean, m2):
+        """Mean and sum of squared deviations (a, c) of a block, summed in float64."""
+        scale = np.empty_like(mean)
+        self._scaled_moments(x, DOUBLE, mean, m2, scale)
+        with np.errstate(all="ignore"):  # float64 values above 1e154 have infinite m2
+            mean /= scale
+            m2 /= scale
+            m2 /= scale
+
+    def _scaled_moments(self, x, sums, mean, m2, scale):
+        a, r, c, s = x.shape
+        threads = workers(x.size)
+        drivers = self._drivers[x.dtype, sums]
+        like, wide = x.dtype.type(0), sums.type(0)
+        if s > 1 or c == 1:
+            splits_r, splits_s = slab_splits(r, s)
+            piece_mean, piece_m2 = np.empty((2, a * c * splits_r * splits_s))
+            drivers.slab_moments(
+                like, wide, x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2, mean.reshape(-1), m2.reshape(-1),
+                scale.reshape(-1), threads,
+            )  # fmt: skip
+        else:
+            splits = column_splits(r, c)
+            piece_mean, piece_m2 = np.empty((2, a * splits, c))
+            work = np.empty((threads, 5 * WIDTH), sums)
+            drivers.column_moments(
+                like, wide, x.reshape(-1, c), r, splits, WIDTH, work, piece_mean, piece_m2, mean, m2, scale, threads
+            )
+
+    def layer_norm_forward(self, x, weight, bias, eps, y, mean, rstd, var):
+        """Rows of (rows, n); weight and bias (n,) of x's type."""
+        threads = workers(x.size)
+        buffers = np.empty((threads, BLOCK), x.dtype)
+        self._drivers[x.dtype, x.dtype].layer_norm_forward(
+            x.dtype.type(0), x, weight, bias, eps, y, mean, rstd, var, y.nbytes >= STREAMED, buffers, threads
+        )
+
+    def layer_norm_backward(self, dy, x, mean, rstd, weight, dx):
+        """Writes dx and returns dweight and dbias (n,), float64."""
+        rows, n = x.shape
+        tiles = row_tiles(rows, n)
+        tile_dweight, tile_dbias = np.zeros((2, tiles, n), x.dtype)
+        dweight, dbias = np.zeros((2, tiles, n))
+        self._drivers[x.dtype, x.dtype].layer_norm_backward(
+            x.dtype.type(0), dy, x, mean, rstd, weight, dx, tile_dweight, tile_dbias, dweight, dbias, workers(x.size)
+        )
+        return dweight.sum(axis=0), dbias.sum(axis=0)
+
+    def batch_norm_forward(self, x, weight, bias, eps, y, mean, rstd, var):
+        """weight, bias, mean, rstd and var (a, c), float64."""
+        a, r, c, s = x.shape
+        threads = workers(x.size)
+        m2, scale = np.empty((2, a, c))
+        if (s > 1 or c == 1) and a * c >= 4 * threads:
+            splits_r, splits_s = slab_splits(r, s)
+            piece_mean, piece_m2 = np.empty((2, a * c * splits_r * splits_s))
+            self._drivers[x.dtype, x.dtype].slab_forward(
+                x.dtype.type(0), x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2, weight.reshape(-1), bias.reshape(-1), eps, y.reshape(-1, s),
+                mean.reshape(-1), m2.reshape(-1), scale.reshape(-1), rstd.reshape(-1), var.reshape(-1), threads,
+            )  # fmt: skip
+        else:
+            self._scaled_moments(x, x.dtype, mean, m2, scale)
+            self._untyped.finish_statistics(
+                float(r * s), eps, mean.reshape(-1), m2.reshape(-1), scale.reshape(-1), rstd.reshape(-1), var.reshape(-1)
+            )
+            self.batch_norm(x, mean, rstd, weight, bias, y)
+
+    def batch_norm(self, x, mean, rstd, weight, bias, y):
+        """y = (x - mean) * rstd * weight + bias, all of them (a, c)."""
+        a, r, c, s = x.shape
+        threads = workers(x.size)
+        like = x.dtype.type(0)
+        if s > 1 or c == 1:
+            self._drivers[x.dtype, x.dtype].slab_affine(
+                like, x.reshape(-1, s), r, c, *slab_splits(r, s), mean.reshape(-1), rstd.reshape(-1),
+                weight.reshape(-1), bias.reshape(-1), y.reshape(-1, s), threads,
+            )
+        else:
+            factors = np.empty((5, a, c), x.dtype)
+            self._drivers[x.dtype, x.dtype].column_affine(like, x.reshape(-1, c), r, mean, rstd, weight, bias, factors, y.reshape(-1, c), threads)
+
+    def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
+        """Writes dx and returns dweight and dbias (a, c), float64."""
+        a, r, c, s = x.shape
+        threads = workers(x.size)
+        drivers, like = self._drivers[x.dtype, x.dtype], x.dtype.type(0)
+        dbias, dweight = np.empty((2, a, c))
+        if s > 1 or c == 1:
+            splits = slab_splits(r, s)
+            piece_dy, piece_dy_xhat = np.empty((2, a * c * splits[0] * splits[1]))
+            dy, x, dx = (block.reshape(-1, s) for block in (dy, x, dx))
+            inputs = (like, dy, x, r, c, *splits, mean.reshape(-1), rstd.reshape(-1))
+            sums = (dbias.reshape(-1), dweight.reshape(-1))
+            if a * c >= 4 * threads:
+                drivers.slab_backward(*inputs, weight.reshape(-1), piece_dy, piece_dy_xhat, *sums, dx, threads)
+            else:
+                drivers.slab_gradient_sums(*inputs, piece_dy, piece_dy_xhat, *sums, threads)
+                drivers.slab_gradient(*inputs, weight.reshape(-1), *sums, dx, threads)
+        else:
+            splits = column_splits(r, c)
+            piece_dy, piece_dy_xhat = np.empty((2, a * splits, c))
+            work = np.empty((threads, 3 * WIDTH), x.dtype)
+            factors = np.empty((5, a, c), x.dtype)
+            dy, x, dx = (block.reshape(-1, c) for block in (dy, x, dx))
+            drivers.column_backward(
+                like, dy, x, r, splits, WIDTH, mean, rstd, weight, work, factors, piece_dy, piece_dy_xhat, dbias, dweight, dx, threads
+            )
+        return dweight, dbias
+
+    def dropout(self, x, key, position, threshold, scale, y):
+        """y = x * scale where word `position + k` of the key's stream reaches the threshold, else 0; x and y are one run."""
+        threads = workers(4 * x.size)  # an element costs four times that of a norm
+        work = np.empty((threads, 1024), np.uint32)
+        self._drivers[x.dtype, x.dtype].dropout(x.dtype.type(0), x, key, position, np.uint32(threshold), x.dtype.type(scale), work, y, threads)
+
+    def random_words(self, key, position, words):
+        """The words of the key's stream from `position` on."""
+        threads = workers(4 * words.size)
+        self._untyped.random_words(key, position, np.empty((threads, 1024), np.uint32), words, threads)

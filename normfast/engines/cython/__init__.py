@@ -1,0 +1,44 @@
+"""The kernels compiled ahead of time by Cython, in the best build that this processor runs."""
+
+import importlib
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from normfast.engines.compiled import CompiledEngine
+
+DTYPES = {"float": np.float32, "double": np.float64}
+LEVELS = {"x86_64_v3": ("AVX2", "FMA3", "F16C"), "baseline": ()}  # best first, with the features each needs
+
+
+def level():
+    """Name of the build to use: the best one that the processor runs, or the one that NORMFAST_CPU asks for."""
+    from numpy._core._multiarray_umath import __cpu_features__ as features
+
+    able = [name for name, needs in LEVELS.items() if all(features.get(need) for need in needs)]
+    asked = os.environ.get("NORMFAST_CPU")
+    if asked and asked not in able:
+        raise ImportError(f"NORMFAST_CPU={asked!r}: this processor runs {' and '.join(able)}")
+    folders = [Path(folder) for folder in __path__]
+    for name in [asked] if asked else able:
+        if any(list((folder / name).glob("drivers.*")) for folder in folders):
+            return name
+    raise ImportError("its kernels were not compiled: no C compiler at installation, or this is the source folder (pip install -e .)")
+
+
+def load():
+    """The engine; raises ImportError where it was not compiled."""
+    drivers = importlib.import_module(f"{__name__}.{level()}.drivers")
+    pairs = [("float", "float"), ("float", "double"), ("double", "double")]
+    return CompiledEngine("cython", {(np.dtype(DTYPES[x]), np.dtype(DTYPES[sums])): variant(drivers, x, sums) for x, sums in pairs})
+
+
+def variant(drivers, values, sums):
+    """The drivers for one type of values and one of sums: looked up once, not by Cython's dispatch in every call."""
+    chosen = {}
+    for name, driver in vars(drivers).items():
+        signatures = getattr(driver, "__signatures__", {})
+        chosen[name] = signatures.get(values) or signatures.get(f"{values}|{sums}") or driver
+    return SimpleNamespace(**chosen)

@@ -1,0 +1,37 @@
+cimport cython
+from cython cimport floating
+from .primitives cimport cast, chunk, lane, sqrt
+from .sums cimport shifted_sums
+
+cdef Py_ssize_t HEAD, BLOCK
+cdef double SMALLEST, LARGEST
+
+
+@cython.locals(lo=Py_ssize_t, m=Py_ssize_t, shift=lane, first=double, error=double, d=double, dd=double)
+cdef (double, double) extend(
+    floating* x, Py_ssize_t n, double scale, Py_ssize_t count, double mean, double m2, lane like) noexcept nogil
+
+@cython.locals(count=double, d=double, share=double)
+cdef (double, double, double) merge(
+    double count_a, double mean_a, double m2_a, double count_b, double mean_b, double m2_b) noexcept nogil
+
+@cython.locals(scale=double)
+cdef double unit_scale(double a, lane like) noexcept nogil
+
+cdef bint within_reach(double m2, double count) noexcept nogil
+
+@cython.locals(a=double, j=Py_ssize_t)
+cdef double largest(floating* x, Py_ssize_t n) noexcept nogil
+
+@cython.locals(scale=double, mean=double, m2=double)
+cdef (double, double, double) row_moments(floating* x, Py_ssize_t n, lane like) noexcept nogil
+
+@cython.locals(var=double)
+cdef (double, double) inverse_deviation(double m2, double count, double scale, double eps) noexcept nogil
+
+@cython.locals(scale=double, high=double, r=double)
+cdef (double, double, double, double) centre(double mean, double rstd, lane like) noexcept nogil
+
+@cython.locals(j=Py_ssize_t)
+cdef void finish_statistics(
+    Py_ssize_t n, double count, double eps, double* mean, double* m2, double* scale, double* rstd, double* var) noexcept nogil

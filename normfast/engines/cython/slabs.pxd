@@ -1,0 +1,51 @@
+cimport cython
+from cython cimport floating
+from .moments cimport BLOCK, centre, extend, largest, merge, unit_scale, within_reach
+from .normalize cimport affine_run, gradient_run, multiply
+from .primitives cimport cast, chunk, lane, row
+from .sums cimport gradient_sums
+
+cdef Py_ssize_t run_index(Py_ssize_t q, Py_ssize_t i, Py_ssize_t r, Py_ssize_t c) noexcept nogil
+
+@cython.locals(k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, count=Py_ssize_t, i=Py_ssize_t, run="floating*", mean=double, m2=double)
+cdef (double, double) piece_moments(
+    floating* x, Py_ssize_t q, Py_ssize_t p, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s,
+    double scale, lane like) noexcept nogil
+
+@cython.locals(k=Py_ssize_t, j=Py_ssize_t, rows=Py_ssize_t)
+cdef Py_ssize_t piece_count(
+    Py_ssize_t p, Py_ssize_t r, Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s) noexcept nogil
+
+@cython.locals(p=Py_ssize_t, count=double, more=double, mean=double, m2=double)
+cdef (double, double) merge_pieces(
+    double* piece_mean, double* piece_m2, Py_ssize_t r, Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s) noexcept nogil
+
+@cython.locals(a=double, i=Py_ssize_t, p=Py_ssize_t, scale=double, mean=double, m2=double)
+cdef (double, double, double) slab_moments(
+    floating* x, Py_ssize_t q, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s,
+    double* piece_mean, double* piece_m2, lane like) noexcept nogil
+
+@cython.locals(
+    k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, like=floating, a=floating, scale=double, high=double,
+    factor=double, low=double, b=double, yi="floating*")
+cdef void affine_piece(
+    floating* x, double* mean, double* rstd, double* weight, double* bias, Py_ssize_t q, Py_ssize_t p, Py_ssize_t r, Py_ssize_t c,
+    Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s, floating* y) noexcept nogil
+
+@cython.locals(
+    k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, stop=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, like=floating, scale=double,
+    high=double, factor=double, low=double, total=double, total_xhat=double, d=double, dd=double)
+cdef (double, double) piece_gradient_sums(
+    floating* dy, floating* x, double* mean, double* rstd, Py_ssize_t q, Py_ssize_t p, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s,
+    Py_ssize_t splits_r, Py_ssize_t splits_s) noexcept nogil
+
+@cython.locals(
+    k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, like=floating, scale=double, high=double, factor=double,
+    low=double, a=double, c1=double, c2=double, p_d=floating, p_1=floating, dyi="floating*", dxi="floating*")
+cdef void gradient_piece(
+    floating* dy, floating* x, double* mean, double* rstd, double* weight, double* sum_dy, double* sum_dy_xhat, Py_ssize_t q,
+    Py_ssize_t p, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s, floating* dx) noexcept nogil
+
+@cython.locals(p=Py_ssize_t, total=double, total_xhat=double)
+cdef void add_pieces(
+    double* piece_dy, double* piece_dy_xhat, Py_ssize_t q, Py_ssize_t pieces, double* sum_dy, double* sum_dy_xhat) noexcept nogil

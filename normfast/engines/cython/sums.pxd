@@ -1,0 +1,18 @@
+cimport cython
+from cython cimport floating
+from .primitives cimport cast, chunk, lane
+
+
+@cython.locals(
+    quarter=Py_ssize_t, j=Py_ssize_t, x1="floating*", x2="floating*", x3="floating*", d0=lane, d1=lane, d2=lane, d3=lane,
+    s0=lane, s1=lane, s2=lane, s3=lane, q0=lane, q1=lane, q2=lane, q3=lane)
+cdef (double, double) shifted_sums(floating* x, Py_ssize_t n, lane scale, lane shift) noexcept nogil
+
+@cython.locals(half=Py_ssize_t, j=Py_ssize_t, dy1="floating*", x1="floating*", s0=floating, s1=floating, q0=floating, q1=floating)
+cdef (double, double) gradient_sums(
+    floating* dy, floating* x, Py_ssize_t n, floating scale, floating high) noexcept nogil
+
+@cython.locals(j=Py_ssize_t, t=floating, s0=floating, q0=floating)
+cdef (double, double) weighted_gradient_sums(
+    floating* dy, floating* x, floating* weight, Py_ssize_t n, floating scale, floating high, floating r, floating low,
+    floating* dweight, floating* dbias) noexcept nogil

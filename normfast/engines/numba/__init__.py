@@ -1,0 +1,55 @@
+"""The kernels compiled at the first call by Numba: the function objects of `normfast/kernels` as they are."""
+
+import threading
+import types
+
+import numpy as np
+
+from normfast.engines.compiled import DOUBLE, SINGLE, CompiledEngine
+
+REORDERED = {"reassoc", "contract", "arcp", "nsz"}  # as REORDER_FLAGS in setup.py: never finite-math
+IN_ORDER = {"contract"}
+
+
+def load():
+    """The engine; raises ImportError without Numba. Nothing is compiled yet."""
+    from normfast.engines.numba import drivers
+
+    loops = types.SimpleNamespace(
+        **{name: Driver(f) for name, f in vars(drivers).items() if isinstance(f, types.FunctionType) and f.__module__ == drivers.__name__}
+    )
+    return CompiledEngine("numba", {pair: loops for pair in [(SINGLE, SINGLE), (SINGLE, DOUBLE), (DOUBLE, DOUBLE)]})
+
+
+class Driver:
+    """A loop of `drivers.py`, compiled for one thread and for several; its last argument is their number.
+
+    One thread takes the serial build: that starts no thread pool, so it is safe in a forked child. Numba's workqueue layer, which is
+    all there is where OpenMP and TBB are missing, aborts the process when two Python threads enter it at once: hence the lock.
+    """
+
+    lock = threading.Lock()
+
+    def __init__(self, loop):
+        import numba
+
+        self.serial = numba.njit(nogil=True, error_model="numpy")(loop)
+        self.parallel = numba.njit(nogil=True, error_model="numpy", parallel=True)(loop)
+        self.loops = "prange" in loop.__code__.co_names
+
+    def __call__(self, *arguments):
+        if not self.loops or arguments[-1] == 1:
+            return self.serial(*arguments)
+        if self._safe():
+            return self.parallel(*arguments)
+        with self.lock:
+            return self.parallel(*arguments)
+
+    @staticmethod
+    def _safe():
+        import numba
+
+        try:
+            return numba.threading_layer() in ("omp", "tbb")
+        except ValueError:  # no layer is chosen before the first parallel call
+            return False

@@ -1,0 +1,54 @@
+"""The kernels as Numba functions: each file's functions, with the kernels and primitives that they name compiled in their place."""
+
+import math
+import types
+
+import numpy as np
+from numba import njit
+from numba.extending import intrinsic
+
+from normfast.engines.numba import IN_ORDER, REORDERED
+from normfast.kernels import columns, layer_norm, moments, normalize, philox, primitives, slabs, sums
+
+
+@intrinsic
+def cast(typing_context, value, like):
+    def convert(context, builder, signature, arguments):
+        return context.cast(builder, arguments[0], signature.args[0], signature.return_type)
+
+    return like(value, like), convert
+
+
+_compiled = {
+    primitives.row: njit(inline="always")(primitives.row),
+    primitives.chunk: njit(inline="always")(primitives.chunk),
+    primitives.cast: cast,
+    primitives.stream: njit(primitives.stream),
+    primitives.uint64: np.uint64,
+    primitives.sqrt: math.sqrt,
+}
+
+
+def compiled(source):
+    """A module like the source, in which every kernel and primitive is compiled."""
+    module = types.ModuleType(source.__name__)
+    scope = vars(module)
+    scope.update(vars(source))
+    for name, f in vars(source).items():
+        if isinstance(f, types.FunctionType) and f not in _compiled:
+            own = types.FunctionType(f.__code__, scope, name)
+            _compiled[f] = njit(nogil=True, error_model="numpy", fastmath=REORDERED if source is SUMS else IN_ORDER)(own)
+    for name, value in vars(source).items():
+        if isinstance(value, types.FunctionType | types.BuiltinFunctionType):
+            scope[name] = _compiled.get(value, value)
+    return module
+
+
+SUMS = sums
+sums = compiled(sums)
+moments = compiled(moments)
+normalize = compiled(normalize)
+layer_norm = compiled(layer_norm)
+slabs = compiled(slabs)
+columns = compiled(columns)
+philox = compiled(philox)

@@ -1,0 +1,105 @@
+"""How many threads a call uses: the one place that decides it.
+
+A forked child runs serially: a child of a process whose OpenMP pool has run hangs in its first parallel region (libgomp) or is
+ended by the runtime (Numba).
+"""
+
+import os
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+SERIAL = 32768  # elements; below, waking a second thread costs more than it saves (2 cores: 16,384 float32 lose, 65,536 win)
+
+_threads = ContextVar("normfast_threads", default=None)
+_default = None
+_forked = False
+
+
+def _after_fork():
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _available():
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return int(asked) if asked.isdigit() and int(asked) > 0 else cores
+
+
+def _checked(n):
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"the number of threads must be an integer, got {type(n).__name__}")
+    if n.__index__() < 1:
+        raise ValueError(f"the number of threads must be 1 or more, got {n}")
+    return n.__index__()
+
+
+def set_num_threads(n):
+    """Set the number of threads that calls may use, for the whole process.
+
+    Parameters
+    ----------
+    n : int
+        1 or more; more than there are cores is allowed. The result of a call has the same bits for every n.
+
+    Examples
+    --------
+    >>> import normfast as nf
+    >>> nf.set_num_threads(2)
+    >>> nf.get_num_threads()
+    2
+    """
+    global _default
+    _default = _checked(n)
+
+
+def get_num_threads():
+    """Return the number of threads that calls may use here.
+
+    It is what `threads` or `set_num_threads` asked for, else OMP_NUM_THREADS, else the number of cores this process may run on.
+    A forked child always uses one.
+
+    Examples
+    --------
+    >>> import normfast as nf
+    >>> nf.get_num_threads() >= 1
+    True
+    """
+    global _default
+    if _forked:
+        return 1
+    asked = _threads.get()
+    if asked is not None:
+        return asked
+    if _default is None:
+        _default = _available()
+    return _default
+
+
+@contextmanager
+def threads(n):
+    """Use n threads inside a `with` block, in this thread or task only.
+
+    Examples
+    --------
+    >>> import normfast as nf
+    >>> with nf.threads(1):
+    ...     nf.get_num_threads()
+    1
+    """
+    token = _threads.set(_checked(n))
+    try:
+        yield
+    finally:
+        _threads.reset(token)
+
+
+def workers(elements):
+    """Number of threads for a call over so many elements."""
+    if elements < SERIAL:
+        return 1
+    return min(get_num_threads(), 2 * elements // SERIAL)

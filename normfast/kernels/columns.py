@@ -1,0 +1,281 @@
+"""Statistics down the columns of rows, as the channels of NHWC and of (N, C) lie.
+
+Tiles of rows are added up side by side in x's type (or wider) and folded into the float64 moments of each column, by the recurrence
+of `moments.py`: TILE terms are the longest chain. `left..right` are the columns one worker takes.
+"""
+
+from normfast.kernels.moments import *
+from normfast.kernels.normalize import *
+from normfast.kernels.primitives import *
+
+TILE = 32
+FIRST = 8  # rows that are shifted by the first row, before there is a mean
+
+
+def column_piece(x, i, r, c, splits, width, work, piece_mean, piece_m2):
+    """Moments of task i: of block i // (splits * blocks), piece and columns as the rest says."""
+    blocks = (c + width - 1) // width
+    piece = i // blocks  # counted over all blocks of rows
+    left = i % blocks * width
+    right = min(left + width, c)
+    scale = chunk(work, 0, width)
+    fill(1.0, right - left, scale)
+    lo = piece // splits * r + r * (piece % splits) // splits
+    hi = piece // splits * r + r * (piece % splits + 1) // splits
+    column_moments(
+        x, c, lo, hi, left, right, 0, scale, chunk(work, width, 5 * width),
+        chunk(row(piece_mean, piece, c), left, right), chunk(row(piece_m2, piece, c), left, right),
+    )  # fmt: skip
+
+
+def column_moments(x, c, lo, hi, left, right, scaled, scale, work, mean, m2):
+    """Mean and m2 of the columns left..right of rows lo..hi, times scale if `scaled`; work is space for four runs."""
+    n = right - left
+    shift = chunk(work, 0, n)
+    d = chunk(work, n, 2 * n)
+    dd = chunk(work, 2 * n, 3 * n)
+    buffer = chunk(work, 3 * n, 4 * n)
+    multiply_columns(chunk(row(x, lo, c), left, right), n, scale, shift)
+    copy(shift, n, mean)
+    fill(0.0, n, m2)
+    count = 0
+    while lo < hi:
+        stop = min(lo + (FIRST if count == 0 else TILE), hi)
+        copy(mean, n, shift)
+        fill(0.0, n, d)
+        fill(0.0, n, dd)
+        i = lo
+        while i < stop:
+            if scaled:
+                multiply_columns(chunk(row(x, i, c), left, right), n, scale, buffer)
+                add_deviations(buffer, n, shift, d, dd)
+                i += 1
+            elif i + 4 <= stop:
+                add_deviations_of_4(
+                    chunk(row(x, i, c), left, right), chunk(row(x, i + 1, c), left, right), chunk(row(x, i + 2, c), left, right),
+                    chunk(row(x, i + 3, c), left, right), n, shift, d, dd,
+                )  # fmt: skip
+                i += 4
+            else:
+                add_deviations(chunk(row(x, i, c), left, right), n, shift, d, dd)
+                i += 1
+        count += stop - lo
+        fold(n, stop - lo, count, shift, d, dd, mean, m2)
+        lo = stop
+
+
+def column_statistics(x, i, r, c, splits, width, work, piece_mean, piece_m2, mean, m2, scale):
+    """Moments of task i, block i // blocks and its columns, from the pieces; sums again where squares were lost."""
+    blocks = (c + width - 1) // width
+    block = i // blocks
+    left = i % blocks * width
+    right = min(left + width, c)
+    n = right - left
+    total_mean = chunk(row(mean, block, c), left, right)
+    total_m2 = chunk(row(m2, block, c), left, right)
+    total_scale = chunk(row(scale, block, c), left, right)
+    lanes = chunk(work, 0, n)
+    fill(1.0, n, total_scale)
+    merge_pieces(block, r, c, splits, left, right, piece_mean, piece_m2, total_mean, total_m2)
+    if rescale(x, block * r, block * r + r, left, c, n, total_m2, lanes[0], total_scale):
+        copy(total_scale, n, lanes)
+        for p in range(splits):
+            column_moments(
+                x, c, block * r + r * p // splits, block * r + r * (p + 1) // splits, left, right, 1, lanes,
+                chunk(work, width, 5 * width),
+                chunk(row(piece_mean, block * splits + p, c), left, right), chunk(row(piece_m2, block * splits + p, c), left, right),
+            )  # fmt: skip
+        merge_pieces(block, r, c, splits, left, right, piece_mean, piece_m2, total_mean, total_m2)
+
+
+def merge_pieces(block, r, c, splits, left, right, piece_mean, piece_m2, mean, m2):
+    """Merge the pieces of rows of a block, in their order, for the columns left..right."""
+    n = right - left
+    copy(chunk(row(piece_mean, block * splits, c), left, right), n, mean)
+    copy(chunk(row(piece_m2, block * splits, c), left, right), n, m2)
+    for p in range(1, splits):
+        count = r * p // splits
+        more = r * (p + 1) // splits - count
+        next_mean = chunk(row(piece_mean, block * splits + p, c), left, right)
+        next_m2 = chunk(row(piece_m2, block * splits + p, c), left, right)
+        for j in range(n):
+            _, mean[j], m2[j] = merge(count, mean[j], m2[j], more, next_mean[j], next_m2[j])
+
+
+def rescale(x, lo, hi, left, c, n, m2, like, scale):
+    """Give the columns whose squares were lost a scale that saves them; returns whether there are any."""
+    found = 0
+    for j in range(n):
+        if not within_reach(m2[j], hi - lo):
+            a = 0.0
+            for i in range(lo, hi):
+                a = max(a, abs(row(x, i, c)[left + j]))
+            scale[j] = unit_scale(a, like)
+            if scale[j] != 1.0:
+                found = 1
+    return found
+
+
+def copy(source, n, target):
+    """target = source, rounded to its type."""
+    for j in range(n):
+        target[j] = source[j]
+
+
+def fill(value, n, target):
+    """target = value."""
+    for j in range(n):
+        target[j] = value
+
+
+def add_deviations(x, n, shift, d, dd):
+    """Add the deviations of one row and their squares."""
+    for j in range(n):
+        t = x[j] - shift[j]
+        d[j] += t
+        dd[j] += t * t
+
+
+def add_deviations_of_4(x0, x1, x2, x3, n, shift, d, dd):
+    """The same for four rows: the sums are loaded and stored once for all."""
+    for j in range(n):
+        t0 = x0[j] - shift[j]
+        t1 = x1[j] - shift[j]
+        t2 = x2[j] - shift[j]
+        t3 = x3[j] - shift[j]
+        d[j] += (t0 + t1) + (t2 + t3)
+        dd[j] += (t0 * t0 + t1 * t1) + (t2 * t2 + t3 * t3)
+
+
+def fold(n, m, count, shift, d, dd, mean, m2):
+    """Welford's recurrence with m rows whose sums are d and dd about `shift`; count includes them."""
+    for j in range(n):
+        error = mean[j] - shift[j]
+        e = d[j] - m * error
+        ee = dd[j] + error * (m * error - 2.0 * d[j])
+        mean[j] += e / count
+        m2[j] = max(m2[j] + (ee - e * e / count), 0.0) if ee == ee else ee
+
+
+def column_factors(n, mean, rstd, weight, bias, like, scale, high, a, a_low, b):
+    """Factors of y = (x * scale - high) * (a + a_low) + b for each column; returns whether a scale is not 1."""
+    scaled = 0
+    for j in range(n):
+        s, h, r, low = centre(mean[j], rstd[j], like)
+        scale[j] = s
+        high[j] = h
+        a[j] = r * weight[j]
+        a_low[j] = r * weight[j] - a[j]
+        b[j] = low * weight[j] + bias[j]
+        if s != 1.0:
+            scaled = 1
+    return scaled
+
+
+def affine_rows(x, r, c, lo, hi, scaled, scale, high, a, a_low, b, y):
+    """Normalize the rows lo..hi; the factors of row i stand in row i // r."""
+    for i in range(lo, hi):
+        q = i // r
+        if scaled:
+            multiply_columns(row(x, i, c), c, row(scale, q, c), row(y, i, c))
+            affine_columns(row(y, i, c), c, row(high, q, c), row(a, q, c), row(a_low, q, c), row(b, q, c), row(y, i, c))
+        else:
+            affine_columns(row(x, i, c), c, row(high, q, c), row(a, q, c), row(a_low, q, c), row(b, q, c), row(y, i, c))
+
+
+def column_centres(n, mean, rstd, like, scale, high):
+    """Factors of d = x * scale - high for each column; returns whether a scale is not 1."""
+    scaled = 0
+    for j in range(n):
+        s, h, r, low = centre(mean[j], rstd[j], like)
+        scale[j] = s
+        high[j] = h
+        if s != 1.0:
+            scaled = 1
+    return scaled
+
+
+def column_gradient_piece(dy, x, i, r, c, splits, width, scaled, scale, high, work, piece_dy, piece_dy_d):
+    """Sums of dy and dy * d of task i, numbered as in `column_piece`; work is space for three runs."""
+    blocks = (c + width - 1) // width
+    piece = i // blocks
+    block = piece // splits
+    left = i % blocks * width
+    right = min(left + width, c)
+    n = right - left
+    d = chunk(work, 0, n)
+    dd = chunk(work, n, 2 * n)
+    buffer = chunk(work, 2 * n, 3 * n)
+    centres = chunk(row(high, block, c), left, right)
+    total = chunk(row(piece_dy, piece, c), left, right)
+    total_d = chunk(row(piece_dy_d, piece, c), left, right)
+    fill(0.0, n, total)
+    fill(0.0, n, total_d)
+    lo = block * r + r * (piece % splits) // splits
+    hi = block * r + r * (piece % splits + 1) // splits
+    while lo < hi:
+        stop = min(lo + TILE, hi)
+        fill(0.0, n, d)
+        fill(0.0, n, dd)
+        k = lo
+        while k < stop:
+            dyk = chunk(row(dy, k, c), left, right)
+            if scaled:
+                multiply_columns(chunk(row(x, k, c), left, right), n, chunk(row(scale, block, c), left, right), buffer)
+                add_gradients(dyk, buffer, n, centres, d, dd)
+                k += 1
+            elif k + 2 <= stop:
+                add_gradients_of_2(
+                    dyk, chunk(row(dy, k + 1, c), left, right), chunk(row(x, k, c), left, right),
+                    chunk(row(x, k + 1, c), left, right), n, centres, d, dd,
+                )  # fmt: skip
+                k += 2
+            else:
+                add_gradients(dyk, chunk(row(x, k, c), left, right), n, centres, d, dd)
+                k += 1
+        for j in range(n):
+            total[j] += d[j]
+            total_d[j] += dd[j]
+        lo = stop
+
+
+def add_gradients(dy, x, n, high, d, dd):
+    """Add dy and dy * (x - high) of one row."""
+    for j in range(n):
+        d[j] += dy[j]
+        dd[j] += dy[j] * (x[j] - high[j])
+
+
+def add_gradients_of_2(dy0, dy1, x0, x1, n, high, d, dd):
+    """The same for two rows."""
+    for j in range(n):
+        d[j] += dy0[j] + dy1[j]
+        dd[j] += dy0[j] * (x0[j] - high[j]) + dy1[j] * (x1[j] - high[j])
+
+
+def column_gradient_factors(i, r, c, splits, mean, rstd, weight, piece_dy, piece_dy_d, sum_dy, sum_dy_xhat, like, a, p, q):
+    """The sums of block i from its pieces, and the factors of dx = dy * a + (x * scale - high) * p + q for each column."""
+    for j in range(c):
+        total = total_d = 0.0
+        for k in range(i * splits, (i + 1) * splits):
+            total += row(piece_dy, k, c)[j]
+            total_d += row(piece_dy_d, k, c)[j]
+        s, h, f, low = centre(row(mean, i, c)[j], row(rstd, i, c)[j], like)
+        total_xhat = total_d * f + total * low
+        row(sum_dy, i, c)[j] = total
+        row(sum_dy_xhat, i, c)[j] = total_xhat
+        factor = row(weight, i, c)[j] * row(rstd, i, c)[j]
+        row(a, i, c)[j] = factor
+        row(p, i, c)[j] = -factor * (total_xhat / r) * f
+        row(q, i, c)[j] = -factor * (total / r + total_xhat / r * low)
+
+
+def gradient_rows(dy, x, r, c, lo, hi, scaled, scale, high, a, p, q, dx):
+    """dx of the rows lo..hi; the factors of row i stand in row i // r."""
+    for i in range(lo, hi):
+        k = i // r
+        if scaled:
+            multiply_columns(row(x, i, c), c, row(scale, k, c), row(dx, i, c))
+            gradient_columns(row(dy, i, c), row(dx, i, c), c, row(high, k, c), row(a, k, c), row(p, k, c), row(q, k, c), row(dx, i, c))
+        else:
+            gradient_columns(row(dy, i, c), row(x, i, c), c, row(high, k, c), row(a, k, c), row(p, k, c), row(q, k, c), row(dx, i, c))

@@ -1,0 +1,117 @@
+"""Mean and sum of squared deviations in one pass over memory: Welford's recurrence, a block of values at a time.
+
+Welford (1962) updates mean and m2 with one value x: d = x - mean; mean += d / n; m2 += d * d - d * d / n. The same identity holds
+for a block, with sum(d) and sum(d * d) in the place of d and d * d, and then costs no division per value (per value: 3x slower).
+The deviations are taken from the running mean, so nothing cancels however large the mean is. The first HEAD values have no mean
+yet: they are summed in float64 from the first value. Partial results merge by Chan, Golub and LeVeque (1979).
+
+float32 sums of squares overflow above 1e19 and vanish below 1e-19, float64 ones at 1e154 and 1e-154. Where that shows (m2 not
+within reach, also for constant data) the values are multiplied by a power of two, which is exact, and summed again.
+"""
+
+from normfast.kernels.primitives import *
+from normfast.kernels.sums import *
+
+HEAD = 32
+BLOCK = 1024
+SMALLEST = 1e-28  # a variance below this may have lost squares to underflow
+LARGEST = 1.7976931348623157e308
+
+
+def extend(x, n, scale, count, mean, m2, like):
+    """Continue the moments of `count` values with the n values of x * scale, summed in the type of `like`."""
+    lo = 0
+    if count == 0:
+        lo = min(n, HEAD)
+        first = 1.0 * x[0] * scale
+        d, dd = shifted_sums(x, lo, scale, first)
+        count = lo
+        mean = first + d / count
+        m2 = dd - d * d / count
+    while lo < n:
+        m = min(n - lo, BLOCK)
+        shift = cast(mean, like)
+        d, dd = shifted_sums(chunk(x, lo, lo + m), m, cast(scale, like), shift)
+        error = mean - shift
+        dd += error * (m * error - 2.0 * d)
+        d -= m * error
+        count += m
+        mean += d / count
+        m2 += dd - d * d / count
+        lo += m
+    if m2 < 0.0:
+        m2 = 0.0
+    return mean, m2
+
+
+def merge(count_a, mean_a, m2_a, count_b, mean_b, m2_b):
+    """Moments of two disjoint sets together (Chan's formula); works on numbers and on arrays."""
+    count = count_a + count_b
+    d = mean_b - mean_a
+    share = count_b / count
+    return count, mean_a + d * share, m2_a + m2_b + d * d * (count_a * share)
+
+
+def unit_scale(a, like):
+    """Power of two that brings a > 0 into [0.5, 1), or as near as the type of `like` can; 1 for zero, infinity and NaN."""
+    scale = 1.0
+    if 0.0 < a <= LARGEST:
+        while a * scale >= 1.0:
+            scale *= 0.5
+        while a * scale < 0.5 and cast(scale * 4.0, like) <= LARGEST:
+            scale *= 2.0
+    return scale
+
+
+def within_reach(m2, count):
+    """Whether no square was lost: then the unscaled sums stand."""
+    return SMALLEST * count < m2 <= LARGEST
+
+
+def largest(x, n):
+    """Largest magnitude in x; NaN is passed over."""
+    a = 0.0
+    for j in range(n):
+        a = max(a, abs(x[j]))
+    return a
+
+
+def row_moments(x, n, like):
+    """Mean and m2 of x * scale, and that scale, which is 1 but for extreme values."""
+    scale = 1.0
+    mean, m2 = extend(x, n, scale, 0, 0.0, 0.0, like)
+    if not within_reach(m2, n):
+        scale = unit_scale(largest(x, n), like)
+        mean, m2 = extend(x, n, scale, 0, 0.0, 0.0, like)
+    return mean, m2, scale
+
+
+def inverse_deviation(m2, count, scale, eps):
+    """Variance and 1 / sqrt(variance + eps) from the scaled m2. Without eps a constant has rstd 0, so that y is the bias."""
+    var = m2 / count / scale / scale
+    if 1e-290 < var + eps < 1e300:
+        return var, 1.0 / sqrt(var + eps)
+    if m2 == 0.0:
+        return var, 0.0
+    return var, scale / sqrt(m2 / count)
+
+
+def centre(mean, rstd, like):
+    """Factors of xhat = (x * scale - high) * r + low in the type of `like`.
+
+    `high` is the mean rounded to that type and `low` carries what the rounding lost: without it |mean| / std = 1e5 costs 4e-3 in
+    float32. scale is 1 unless rstd nears the ends of the type.
+    """
+    scale = 1.0
+    if rstd != 0.0 and not 1e-12 < rstd < 1e12:
+        scale = unit_scale(1.0 / rstd, like)
+    high = cast(mean * scale, like)
+    r = rstd / scale
+    return scale, high, r, (high - mean * scale) * r
+
+
+def finish_statistics(n, count, eps, mean, m2, scale, rstd, var):
+    """Turn n scaled moments into mean, variance and 1 / sqrt(variance + eps)."""
+    for j in range(n):
+        var[j], rstd[j] = inverse_deviation(m2[j], count, scale[j], eps)
+        mean[j] = mean[j] / scale[j]

@@ -1,0 +1,30 @@
+"""What one text cannot say to both compilers: the plain meaning of the words that each engine replaces."""
+
+from math import sqrt  # noqa: F401  (part of the vocabulary)
+
+import numpy as np
+
+
+def row(block, i, n):
+    """Row i of a C-contiguous block whose rows hold n values."""
+    return block[i]
+
+
+def chunk(run, lo, hi):
+    """The values lo..hi of a run."""
+    return run[lo:hi]
+
+
+def cast(value, like):
+    """The number rounded to the type of `like`."""
+    return type(like)(value)
+
+
+def uint64(value):
+    """The number as an unsigned integer of 64 bits."""
+    return np.uint64(value)
+
+
+def stream(source, n, target):
+    """Copy n values past the caches, to an output larger than they are."""
+    target[:n] = source[:n]

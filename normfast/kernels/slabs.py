@@ -1,0 +1,138 @@
+"""Statistics over runs that lie apart, as the channels of NCHW do.
+
+A block (a, r, c, s) is kept along a and c and reduced along r and s: statistic q = ia * c + ic has r runs of s values. A statistic is
+taken in pieces, splits_r by splits_s of them, a number that depends on the shape alone, and the pieces are merged in their order: the
+bits do not depend on who computes which piece.
+"""
+
+from normfast.kernels.moments import *
+from normfast.kernels.normalize import *
+from normfast.kernels.primitives import *
+from normfast.kernels.sums import *
+
+
+def run_index(q, i, r, c):
+    """Position of the i-th run of statistic q among all runs."""
+    return ((q // c) * r + i) * c + q % c
+
+
+def piece_moments(x, q, p, r, c, s, splits_r, splits_s, scale, like):
+    """Mean and m2 of piece p of statistic q, of the values times scale."""
+    k = p // splits_s
+    lo = s * (p % splits_s) // splits_s
+    hi = s * (p % splits_s + 1) // splits_s
+    count = 0
+    mean = m2 = 0.0
+    for i in range(r * k // splits_r, r * (k + 1) // splits_r):
+        run = row(x, run_index(q, i, r, c), s)
+        mean, m2 = extend(chunk(run, lo, hi), hi - lo, scale, count, mean, m2, like)
+        count += hi - lo
+    return mean, m2
+
+
+def piece_count(p, r, s, splits_r, splits_s):
+    """How many values piece p holds."""
+    k = p // splits_s
+    j = p % splits_s
+    rows = r * (k + 1) // splits_r - r * k // splits_r
+    return rows * (s * (j + 1) // splits_s - s * j // splits_s)
+
+
+def merge_pieces(piece_mean, piece_m2, r, s, splits_r, splits_s):
+    """Moments of the whole statistic from its pieces."""
+    count = piece_count(0, r, s, splits_r, splits_s)
+    mean = 1.0 * piece_mean[0]
+    m2 = 1.0 * piece_m2[0]
+    for p in range(1, splits_r * splits_s):
+        more = piece_count(p, r, s, splits_r, splits_s)
+        count, mean, m2 = merge(count, mean, m2, more, piece_mean[p], piece_m2[p])
+    return mean, m2
+
+
+def slab_moments(x, q, r, c, s, splits_r, splits_s, piece_mean, piece_m2, like):
+    """Mean and m2 of statistic q from its pieces, and their scale: as `row_moments`, sums again where squares were lost."""
+    scale = 1.0
+    mean, m2 = merge_pieces(piece_mean, piece_m2, r, s, splits_r, splits_s)
+    if not within_reach(m2, r * s):
+        a = 0.0
+        for i in range(r):
+            a = max(a, largest(row(x, run_index(q, i, r, c), s), s))
+        scale = unit_scale(a, like)
+        for p in range(splits_r * splits_s):
+            piece_mean[p], piece_m2[p] = piece_moments(x, q, p, r, c, s, splits_r, splits_s, scale, like)
+        mean, m2 = merge_pieces(piece_mean, piece_m2, r, s, splits_r, splits_s)
+    return mean, m2, scale
+
+
+def affine_piece(x, mean, rstd, weight, bias, q, p, r, c, s, splits_r, splits_s, y):
+    """y = (x - mean) * rstd * weight + bias on piece p of channel q."""
+    k = p // splits_s
+    lo = s * (p % splits_s) // splits_s
+    hi = s * (p % splits_s + 1) // splits_s
+    like = row(x, 0, s)[0]
+    scale, high, factor, low = centre(mean[q], rstd[q], like)
+    factor *= weight[q]
+    a = cast(factor, like)
+    b = low * weight[q] + bias[q]
+    for i in range(r * k // splits_r, r * (k + 1) // splits_r):
+        run = run_index(q, i, r, c)
+        yi = chunk(row(y, run, s), lo, hi)
+        if scale == 1.0:
+            affine_run(chunk(row(x, run, s), lo, hi), hi - lo, cast(high, like), a, cast(factor - a, like), cast(b, like), yi)
+        else:
+            multiply(chunk(row(x, run, s), lo, hi), hi - lo, cast(scale, like), yi)
+            affine_run(yi, hi - lo, cast(high, like), a, cast(factor - a, like), cast(b, like), yi)
+
+
+def piece_gradient_sums(dy, x, mean, rstd, q, p, r, c, s, splits_r, splits_s):
+    """Sums of dy and dy * xhat over piece p of channel q."""
+    k = p // splits_s
+    stop = s * (p % splits_s + 1) // splits_s
+    like = row(x, 0, s)[0]
+    scale, high, factor, low = centre(mean[q], rstd[q], like)
+    total = total_xhat = 0.0
+    for i in range(r * k // splits_r, r * (k + 1) // splits_r):
+        run = run_index(q, i, r, c)
+        lo = s * (p % splits_s) // splits_s
+        while lo < stop:
+            hi = min(lo + BLOCK, stop)
+            d, dd = gradient_sums(
+                chunk(row(dy, run, s), lo, hi), chunk(row(x, run, s), lo, hi), hi - lo, cast(scale, like), cast(high, like)
+            )
+            total += d
+            total_xhat += dd * factor + d * low
+            lo = hi
+    return total, total_xhat
+
+
+def gradient_piece(dy, x, mean, rstd, weight, sum_dy, sum_dy_xhat, q, p, r, c, s, splits_r, splits_s, dx):
+    """dx = weight * rstd * (dy - mean(dy) - xhat * mean(dy * xhat)) on piece p of channel q."""
+    k = p // splits_s
+    lo = s * (p % splits_s) // splits_s
+    hi = s * (p % splits_s + 1) // splits_s
+    like = row(x, 0, s)[0]
+    scale, high, factor, low = centre(mean[q], rstd[q], like)
+    a = weight[q] * rstd[q]
+    c1 = sum_dy[q] / (r * s)
+    c2 = sum_dy_xhat[q] / (r * s)
+    p_d = cast(-a * c2 * factor, like)
+    p_1 = cast(-a * (c1 + c2 * low), like)
+    for i in range(r * k // splits_r, r * (k + 1) // splits_r):
+        run = run_index(q, i, r, c)
+        dyi = chunk(row(dy, run, s), lo, hi)
+        dxi = chunk(row(dx, run, s), lo, hi)
+        if scale == 1.0:
+            gradient_run(dyi, chunk(row(x, run, s), lo, hi), hi - lo, cast(high, like), cast(a, like), p_d, p_1, dxi)
+        else:
+            multiply(chunk(row(x, run, s), lo, hi), hi - lo, cast(scale, like), dxi)
+            gradient_run(dyi, dxi, hi - lo, cast(high, like), cast(a, like), p_d, p_1, dxi)
+
+
+def add_pieces(piece_dy, piece_dy_xhat, q, pieces, sum_dy, sum_dy_xhat):
+    """Sums of channel q from those of its pieces, in their order."""
+    total = total_xhat = 0.0
+    for p in range(q * pieces, (q + 1) * pieces):
+        total += piece_dy[p]
+        total_xhat += piece_dy_xhat[p]
+    sum_dy[q] = total
+    sum_dy_xhat[q] = total_xhat

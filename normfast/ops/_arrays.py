@@ -1,0 +1,212 @@
+"""The only code that knows shapes, dtypes, strides, `out` and aliasing.
+
+A `Layout` says how an array of any strides lies in memory as a C-contiguous block (a, r, c, s), kept along a and c and reduced along r
+and s. Rows, NCHW, NHWC, Fortran order and most transposed views are such blocks as they are; what is not is copied.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Layout(NamedTuple):
+    """How the axes of an array are ordered and grouped to a block."""
+
+    shape: tuple  # of the array
+    order: tuple  # the axes of the array in the order of the block
+    inverse: tuple | None  # back; None where the order is that of the array
+    block: tuple  # (a, r, c, s)
+    kept: tuple  # axes of the array, in their own order
+    reduced: tuple
+
+    def view(self, x):
+        """The array as a block without a copy, or None where its strides or alignment forbid it."""
+        if self.inverse is not None:
+            x = x.transpose(self.order)
+        return x.reshape(self.block) if x.flags.c_contiguous and x.flags.aligned else None
+
+    def load(self, x):
+        """The array as a C-contiguous block, copied only where it must be."""
+        block = self.view(x)
+        return x.transpose(self.order).copy(order="C").reshape(self.block) if block is None else block
+
+    def unload(self, block):
+        """The block as an array of the layout's shape (a view)."""
+        if self.inverse is None:
+            return block.reshape(self.shape)
+        return block.reshape([self.shape[axis] for axis in self.order]).transpose(self.inverse)
+
+    def target(self, out, dtype):
+        """A block to write: that of `out` where it is one, else a new one."""
+        block = None if out is None else self.view(out)
+        return np.empty(self.block, dtype) if block is None else block
+
+    def deliver(self, block, out):
+        """The result as an array: `out` itself, filled if it was not written directly."""
+        if out is None:
+            return self.unload(block)
+        if self.view(out) is None:
+            out[...] = self.unload(block)
+        return out
+
+    def pack(self, values, axes):
+        """An array over some axes (in their own order) as a run in the order of the block."""
+        if len(axes) > 1:
+            values = values.transpose([axes.index(axis) for axis in self.order if axis in axes])
+        return np.ascontiguousarray(values).reshape(-1)
+
+    def unpack(self, run, axes):
+        """Inverse of `pack`, a view."""
+        order = [axis for axis in self.order if axis in axes]
+        return run.reshape([self.shape[axis] for axis in order]).transpose([order.index(axis) for axis in axes])
+
+    def along(self, axes):
+        """The shape of the array along some axes: that of a parameter or a statistic."""
+        return tuple([self.shape[axis] for axis in axes])
+
+
+@lru_cache(maxsize=1024)
+def _layout(shape, strides, itemsize, axes, kept, rows):
+    axes = normalize_axis_tuple(axes, len(shape), "axis")
+    axes = tuple(sorted(axes))
+    others = tuple(axis for axis in range(len(shape)) if axis not in axes)
+    kept, reduced = (axes, others) if kept else (others, axes)
+    natural = tuple(range(len(shape)))
+    by_stride = tuple(sorted(natural, key=lambda axis: (shape[axis] > 1, -strides[axis])))
+    order = next((order for order in (natural, by_stride) if _dense(shape, strides, itemsize, order)), natural)
+    block = _grouped(shape, order, reduced)
+    if block is None or (rows and block[:2] != (1, 1)):
+        order = kept + reduced
+        block = _grouped(shape, order, reduced)
+    inverse = None if order == natural else tuple(order.index(axis) for axis in natural)
+    return Layout(shape, order, inverse, block, kept, reduced)
+
+
+def _dense(shape, strides, itemsize, order):
+    """Whether an array is C-contiguous once its axes stand in this order."""
+    for axis in reversed(order):
+        if shape[axis] != 1:
+            if strides[axis] != itemsize:
+                return False
+            itemsize *= shape[axis]
+    return True
+
+
+def _grouped(shape, order, reduced):
+    """Sizes (a, r, c, s) of the block, or None if the axes change sides too often."""
+    sizes = [1, 1, 1, 1]
+    slot = 3
+    for axis in reversed(order):
+        if shape[axis] != 1:
+            if slot % 2 != (axis in reduced):
+                slot -= 1
+            if slot < 0:
+                return None
+            sizes[slot] *= shape[axis]
+    return tuple(sizes)
+
+
+def layout_of(x, axes, *, kept=False, rows=False):
+    """The layout of x whose `axes` are reduced, or kept; with rows=True as rows to reduce, (1, 1, c, s)."""
+    axes = axes if isinstance(axes, tuple) else (axes,)
+    try:
+        return _layout(x.shape, x.strides, x.itemsize, axes, kept, rows)
+    except TypeError:
+        raise TypeError(f"axis must be an integer or a tuple of integers, got {axes if len(axes) > 1 else axes[0]!r}") from None
+
+
+def floating(x, name="x"):
+    """The argument as a native float32 or float64 array."""
+    if type(x) is np.ndarray and x.dtype in FLOATS and x.flags.aligned:
+        return x
+    array = plain(x, name)
+    if array.dtype.newbyteorder("=") not in FLOATS:
+        raise TypeError(f"{name} must be float32 or float64, got {array.dtype}: convert it with astype(np.float32)")
+    return array.astype(array.dtype.newbyteorder("="), copy=not array.flags.aligned)
+
+
+def plain(x, name):
+    """The argument as an ndarray; masked arrays and what is no array of numbers raise."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost: fill it, or select its valid values")
+    array = np.asarray(x)
+    if array.dtype == object or array.dtype.kind not in "fiubc":
+        raise TypeError(f"{name} must be an array of floating-point numbers, got dtype {array.dtype}")
+    return array
+
+
+def same_shape(array, x, name, dtype=None):
+    """dy, or whatever else must have x's shape, in x's dtype."""
+    array = floating(array, name)
+    if array.shape != x.shape:
+        raise ValueError(f"{name} has shape {array.shape} and x has {x.shape}: they must be the same")
+    return array if array.dtype == x.dtype else array.astype(x.dtype)
+
+
+@lru_cache(maxsize=64)
+def _constant(size, dtype, value):
+    array = np.full(size, value, dtype)
+    array.flags.writeable = False
+    return array
+
+
+def parameter(values, layout, axes, dtype, name, default=None):
+    """A weight, bias or statistic over the axes, as a run in the order of the block; None stands for the default."""
+    shape = layout.along(axes)
+    if values is None and default is not None:
+        return _constant(int(np.prod(shape)), dtype, default)
+    if values is None:
+        raise TypeError(f"{name} is needed, got None")
+    array = floating(values, name)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}: an x of shape {layout.shape} needs {shape}, its shape along the axes {axes}")
+    return layout.pack(array if array.dtype == dtype else array.astype(dtype), axes)
+
+
+def statistics(stats, layout, name="stats"):
+    """mean and rstd of a forward call as float64 runs in the order of the block."""
+    try:
+        mean, rstd = stats.mean, stats.rstd
+    except AttributeError:
+        raise TypeError(f"{name} must be what the forward call returned, with fields mean and rstd, got {type(stats).__name__}") from None
+    return [parameter(values, layout, layout.kept, np.float64, f"{name}.{field}") for values, field in ((mean, "mean"), (rstd, "rstd"))]
+
+
+def checked_out(out, x):
+    """Raise unless `out` can take a result of x's shape and dtype."""
+    if out is None:
+        return
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if out.shape != x.shape or out.dtype != x.dtype:
+        raise ValueError(f"out has shape {out.shape} and dtype {out.dtype}: it needs {x.shape} and {x.dtype}, those of x")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only: it must be writeable")
+    reach = out.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(out.strides, out.shape, strict=True) if size > 1):
+        if stride < reach:
+            raise ValueError(f"out overlaps itself (strides {out.strides}): give an array whose elements lie apart")
+        reach += stride * (size - 1)
+
+
+def apart(array, out):
+    """The array, copied if writing `out` would change values of it that are still to be read."""
+    if out is None or out is array or not np.may_share_memory(array, out):
+        return array
+    same = array.shape == out.shape and array.strides == out.strides
+    return array if same and array.__array_interface__["data"] == out.__array_interface__["data"] else array.copy()
+
+
+def checked_eps(eps):
+    """eps as a float that is 0 or more."""
+    try:
+        value = float(eps)
+    except (TypeError, ValueError):
+        raise TypeError(f"eps must be a number, got {type(eps).__name__}") from None
+    if not 0.0 <= value < float("inf"):
+        raise ValueError(f"eps must be a finite number of 0 or more, got {eps}")
+    return value

@@ -1,0 +1,216 @@
+"""Batch normalization (Ioffe, Szegedy 2015): statistics of each channel over the batch."""
+
+import numpy as np
+
+from normfast import engines
+from normfast.ops._arrays import apart, checked_eps, checked_out, floating, layout_of, parameter, plain, same_shape, statistics
+from normfast.ops._stats import NormStats
+from normfast.ops.layer_norm import NormGradients
+
+
+def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, out=None):
+    """Normalize each channel by given statistics, as at inference: y = (x - mean) / sqrt(var + eps) * weight + bias.
+
+    Parameters
+    ----------
+    x : array_like, float32 or float64
+        Of any shape and strides: (N, C), NCHW with axis=1, NHWC with axis=-1, ...
+    mean, var : array_like
+        Population statistics of the channels: of the shape of x along `axis`. float64 is used in full, whatever x's dtype.
+    weight, bias : array_like, optional
+        Of the shape of x along `axis`.
+    axis : int or tuple of int
+        The axis of the channels, which is kept; the statistics run over all others.
+    eps : float
+        Added to the variance, 0 or more.
+    out : ndarray, optional
+        Of x's shape and dtype; takes y. It may be x itself or overlap it.
+
+    Returns
+    -------
+    ndarray
+        y, of x's shape and dtype: `out` if that was given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong type, shape or range; nothing is written then.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, Batch Normalization, arXiv:1502.03167 (2015).
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> nf.batch_norm(np.array([[1.0, 10.0], [3.0, 30.0]]), mean=[2.0, 20.0], var=[1.0, 100.0], eps=0)
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    """
+    x = floating(x)
+    layout = layout_of(x, axis, kept=True)
+    checked_out(out, x)
+    mean, var, weight, bias = _channels(layout, out, mean=mean, var=var, weight=weight, bias=bias)
+    with np.errstate(all="ignore"):
+        total = var + checked_eps(eps)
+        rstd = np.where(total == 0, 0.0, 1.0 / np.sqrt(total))
+    block = layout.target(out, x.dtype)
+    if x.size:
+        engines.current().batch_norm(layout.load(apart(x, out)), mean, rstd, weight, bias, block)
+    return layout.deliver(block, out)
+
+
+def _channels(layout, out=None, **parameters):
+    """Parameters or statistics of the channels as float64 of shape (a, c), apart from `out`."""
+    defaults = {"weight": 1, "bias": 0}
+    runs = (parameter(values, layout, layout.kept, np.float64, name, defaults.get(name)) for name, values in parameters.items())
+    return [apart(run, out).reshape(layout.block[0], layout.block[2]) for run in runs]
+
+
+def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=None):
+    """Normalize each channel by the statistics of this batch, as in training.
+
+    Parameters
+    ----------
+    x, weight, bias, axis, eps, out
+        As in `batch_norm`.
+
+    Returns
+    -------
+    y : ndarray
+        Of x's shape and dtype: `out` if that was given.
+    stats : NormStats
+        (mean, rstd, var, count) of the shape of x along `axis`, float64; var is the population variance.
+
+    See Also
+    --------
+    update_running : folds the statistics into running ones.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> y, stats = nf.batch_norm_forward(np.array([[1.0, 10.0], [3.0, 30.0]]), eps=0)
+    >>> y
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    >>> stats.mean, stats.var, stats.count
+    (array([ 2., 20.]), array([  1., 100.]), 2)
+    """
+    x = floating(x)
+    layout = layout_of(x, axis, kept=True)
+    checked_out(out, x)
+    weight, bias = _channels(layout, out, weight=weight, bias=bias)
+    eps = checked_eps(eps)
+    a, r, c, s = layout.block
+    mean, rstd, var = np.full((3, a, c), np.nan) if x.size == 0 else np.empty((3, a, c))
+    block = layout.target(out, x.dtype)
+    if x.size:
+        engines.current().batch_norm_forward(layout.load(apart(x, out)), weight, bias, eps, block, mean, rstd, var)
+    stats = NormStats(*(layout.unpack(values, layout.kept) for values in (mean, rstd, var)), r * s)
+    return layout.deliver(block, out), stats
+
+
+def batch_norm_backward(dy, x, stats, weight=None, *, axis=1):
+    """Gradients of `batch_norm_forward`, from the gradient dy of y.
+
+    Parameters
+    ----------
+    dy : array_like
+        Gradient of the loss with respect to y, of x's shape.
+    x : array_like
+        The input of the forward call.
+    stats : NormStats
+        What `batch_norm_forward` returned for x.
+    weight : array_like, optional
+        The weight of the forward call.
+    axis : int or tuple of int
+        The axis of the forward call.
+
+    Returns
+    -------
+    NormGradients
+        dx of x's shape and dtype, dweight and dbias of the shape of x along `axis` (also where there is no weight). With
+        xhat = (x - mean) * rstd it is dx = weight * rstd * (dy - mean(dy) - xhat * mean(dy * xhat)).
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([[1.0], [2.0], [4.0]])
+    >>> y, stats = nf.batch_norm_forward(x)
+    >>> gradients = nf.batch_norm_backward(np.array([[1.0], [0.0], [0.0]]), x, stats)
+    >>> gradients.dx.ravel().round(4), gradients.dbias
+    (array([ 0.1909, -0.2863,  0.0954]), array([1.]))
+    """
+    x = floating(x)
+    dy = same_shape(dy, x, "dy")
+    layout = layout_of(x, axis, kept=True)
+    (weight,) = _channels(layout, weight=weight)
+    mean, rstd = (run.reshape(weight.shape) for run in statistics(stats, layout))
+    dx = np.empty(layout.block, x.dtype)
+    dweight = dbias = np.zeros(weight.shape)
+    if x.size:
+        dweight, dbias = engines.current().batch_norm_backward(layout.load(dy), layout.load(x), mean, rstd, weight, dx)
+    gradients = (layout.unpack(values.astype(x.dtype), layout.kept) for values in (dweight, dbias))
+    return NormGradients(layout.unload(dx), *gradients)
+
+
+def update_running(running_mean, running_var, stats, *, momentum=0.1, ddof=1, num_batches=None):
+    """Fold the statistics of a batch into running ones, in place: running += momentum * (batch - running).
+
+    Parameters
+    ----------
+    running_mean, running_var : ndarray, float32 or float64
+        Running statistics of the channels, updated in place.
+    stats : NormStats
+        What `batch_norm_forward` returned.
+    momentum : float in [0, 1] or None
+        Weight of the new batch. None takes the cumulative average over the batches, which is the population average
+        E[mean], E[var] of the original paper.
+    ddof : int
+        The variance of the batch is taken as m2 / (count - ddof).
+    num_batches : int, optional
+        With momentum=None: how many batches the running statistics hold already.
+
+    Notes
+    -----
+    ============================  ==================  ====
+    convention                    momentum            ddof
+    ============================  ==================  ====
+    PyTorch, momentum=m           m                   1
+    ONNX and Keras, momentum=m    1 - m               0
+    population average (paper)    None                1
+    ============================  ==================  ====
+
+    Raises
+    ------
+    TypeError
+        If the running statistics are no arrays: they could not be updated.
+    ValueError
+        For wrong shapes, a momentum outside [0, 1], or count <= ddof, which leaves no variance.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> y, stats = nf.batch_norm_forward(np.array([[1.0], [3.0]]))
+    >>> mean, var = np.zeros(1), np.ones(1)
+    >>> nf.update_running(mean, var, stats, momentum=0.5)
+    >>> mean, var
+    (array([1.]), array([1.5]))
+    """
+    for array, name in ((running_mean, "running_mean"), (running_var, "running_var")):
+        if not isinstance(array, np.ndarray) or plain(array, name).dtype.kind != "f":
+            raise TypeError(f"{name} must be a floating-point NumPy array, since it is updated in place, got {type(array).__name__}")
+        if array.shape != np.shape(stats.mean):
+            raise ValueError(f"{name} has shape {array.shape} and the statistics have {np.shape(stats.mean)}: they must be the same")
+        if not array.flags.writeable:
+            raise ValueError(f"{name} is read-only: it must be writeable")
+    if momentum is None:
+        if num_batches is None or num_batches < 0:
+            raise ValueError(f"momentum=None averages over all batches: num_batches must say how many there were, got {num_batches}")
+        momentum = 1.0 / (num_batches + 1)
+    if not 0.0 <= momentum <= 1.0:
+        raise ValueError(f"momentum must lie in [0, 1] or be None, got {momentum}")
+    if stats.count <= ddof:
+        raise ValueError(f"a batch of {stats.count} values per channel has no variance with ddof={ddof}: give more than {ddof}")
+    running_mean += momentum * (stats.mean - running_mean)
+    running_var += momentum * (stats.moments.var(ddof) - running_var)

@@ -1,0 +1,248 @@
+"""Dropout (Srivastava et al. 2014) whose mask is a key: whether element k is kept is a function of the key and k alone."""
+
+import math
+
+import numpy as np
+
+from normfast import engines
+from normfast.ops._arrays import apart, checked_out, floating
+
+
+class DropoutMask:
+    """Which elements a dropout keeps: a 16-byte key, or an array that the user gave.
+
+    Attributes
+    ----------
+    p : float
+        Probability that an element is dropped.
+    shape : tuple of int
+        Shape of the array that was dropped from.
+    axis : None or tuple of int
+        The axes that drew independently; the others share. None: all drew.
+    key : ndarray of 4 uint32, or None for a given mask
+        Philox4x32-10 key and the upper half of its counter.
+    offset : int
+        Position of the first element in the stream of the key.
+
+    Notes
+    -----
+    Element k of the drawn shape, in C order, is kept where word `offset + k` of the stream reaches round(p * 2**32): the same on every
+    machine, engine, thread count, memory layout and dtype.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> y, mask = nf.dropout_forward(np.ones(8, np.float32), p=0.5, rng=1)
+    >>> bool((mask.toarray() == (y != 0)).all())
+    True
+    """
+
+    __slots__ = ("axis", "given", "key", "offset", "p", "shape")
+
+    def __init__(self, p, shape, *, key=None, offset=0, axis=None, given=None):
+        self.p, self.shape, self.key, self.offset, self.axis, self.given = p, tuple(shape), key, offset, axis, given
+
+    @property
+    def scale(self):
+        """Factor of the kept elements, 1 / (1 - p); 0 where none is kept."""
+        return 0.0 if self.p == 1.0 else 1.0 / (1.0 - self.p)
+
+    @property
+    def threshold(self):
+        """Words below it drop their element."""
+        return min(round(self.p * 2**32), 2**32 - 1)
+
+    @property
+    def drawn_shape(self):
+        """The shape with 1 for each axis whose elements share."""
+        if self.axis is None:
+            return self.shape
+        return tuple([size if axis in self.axis else 1 for axis, size in enumerate(self.shape)])
+
+    def words(self):
+        """The generator's key and counter half, as the engines take them."""
+        return self.key.astype(np.uint64)
+
+    def toarray(self):
+        """Boolean array of the mask's shape: True where an element is kept."""
+        if self.given is not None:
+            return self.given.copy()
+        if self.p == 1.0:
+            return np.zeros(self.shape, bool)
+        drawn = self.drawn_shape
+        words = np.empty(math.prod(drawn), np.uint32)
+        engines.current().random_words(self.words(), self.offset, words)
+        keep = (words >= np.uint32(self.threshold)).reshape(drawn)
+        return keep if drawn == self.shape else np.broadcast_to(keep, self.shape).copy()
+
+    def packbits(self):
+        """The mask as bytes of 8 elements in C order, lowest bit first: `np.packbits(..., bitorder="little")`."""
+        return np.packbits(self.toarray(), bitorder="little")
+
+    def __reduce__(self):
+        return _restored, (self.p, self.shape, self.key, self.offset, self.axis, self.given)
+
+    def __repr__(self):
+        source = "given" if self.given is not None else f"key={self.key.tolist()}, offset={self.offset}"
+        return f"DropoutMask(p={self.p}, shape={self.shape}, axis={self.axis}, {source})"
+
+
+def _restored(p, shape, key, offset, axis, given):
+    return DropoutMask(p, shape, key=key, offset=offset, axis=axis, given=given)
+
+
+def checked_p(p):
+    """The probability as a float in [0, 1]."""
+    if isinstance(p, bool) or np.ndim(p) != 0:
+        raise TypeError(f"p must be a number, got {p!r}")
+    try:
+        value = float(p)
+    except (TypeError, ValueError):
+        raise TypeError(f"p must be a number, got {type(p).__name__}") from None
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"p must lie in [0, 1], got {p}")
+    return value
+
+
+def key_of(rng):
+    """Four uint32 from a source of randomness, by the rules of NumPy's SPEC 7."""
+    if isinstance(rng, np.random.BitGenerator):
+        rng = np.random.Generator(rng)
+    if isinstance(rng, np.random.Generator):
+        return rng.integers(0, 2**32, size=4, dtype=np.uint32)
+    if isinstance(rng, bool) or not (rng is None or hasattr(rng, "__index__") or isinstance(rng, np.random.SeedSequence)):
+        raise TypeError(f"rng must be None, an integer, a SeedSequence or a Generator, got {type(rng).__name__}")
+    if rng is not None and not isinstance(rng, np.random.SeedSequence) and rng.__index__() < 0:
+        raise ValueError(f"rng must be 0 or more, got {rng}")
+    sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(rng)
+    return sequence.generate_state(4)
+
+
+def dropout(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=None):
+    """Drop elements with probability p and divide the others by 1 - p.
+
+    Parameters
+    ----------
+    x : array_like, float32 or float64
+        Of any shape and strides.
+    p : float in [0, 1]
+        Probability of dropping. 0 returns x bit for bit, 1 zeros, also for infinite x.
+    rng : None, int, SeedSequence or Generator
+        Source of the key (SPEC 7). An int or SeedSequence gives the same mask each time, a Generator advances, None is fresh entropy.
+    mask : array_like of bool or DropoutMask, optional
+        The elements to keep, in place of drawing; they are divided by 1 - p all the same.
+    axis : int or tuple of int, optional
+        The axes that draw independently, the others share: axis=(0, 1) of NCHW drops whole channels. None: all axes.
+    offset : int
+        Position of the first element in the stream of the key, so that a stream can be continued.
+    out : ndarray, optional
+        Of x's shape and dtype; takes y. It may be x itself or overlap it.
+
+    Returns
+    -------
+    ndarray
+        y, of x's shape and dtype: `out` if that was given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong type, shape or range; nothing is written then.
+
+    References
+    ----------
+    N. Srivastava et al., JMLR 15 (2014); J. K. Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011 (Philox).
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> y = nf.dropout(np.ones(1000, np.float32), p=0.25, rng=7)
+    >>> np.unique(y)
+    array([0.       , 1.3333334], dtype=float32)
+    """
+    return dropout_forward(x, p, rng=rng, mask=mask, axis=axis, offset=offset, out=out)[0]
+
+
+def dropout_forward(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=None):
+    """As `dropout`, and the mask that `dropout_backward` needs.
+
+    Returns
+    -------
+    y : ndarray
+    mask : DropoutMask
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.ones((2, 3), np.float32)
+    >>> y, mask = nf.dropout_forward(x, 0.5, mask=[[True, False, True], [False, False, True]])
+    >>> y
+    array([[2., 0., 2.],
+           [0., 0., 2.]], dtype=float32)
+    """
+    x = floating(x)
+    p = checked_p(p)
+    checked_out(out, x)
+    if mask is None:
+        if not hasattr(offset, "__index__") or offset.__index__() < 0:
+            raise ValueError(f"offset must be an integer of 0 or more, got {offset!r}")
+        axes = None if axis is None else tuple(np.lib.array_utils.normalize_axis_tuple(axis, x.ndim, "axis"))
+        mask = DropoutMask(p, x.shape, key=key_of(rng), offset=offset.__index__(), axis=axes)
+    elif not isinstance(mask, DropoutMask):
+        given = np.asarray(mask)
+        if given.dtype != bool:
+            raise TypeError(f"mask must be boolean (True keeps an element), got {given.dtype}")
+        mask = DropoutMask(p, given.shape, given=given.copy())
+    elif mask.p != p:
+        raise ValueError(f"the mask was drawn with p={mask.p} and p={p} is asked for: give the same")
+    return _apply(x, mask, out, "x"), mask
+
+
+def dropout_backward(dy, mask, *, out=None):
+    """Gradient of `dropout` with respect to x, from the gradient dy of y: dy / (1 - p) where x was kept, else 0.
+
+    Parameters
+    ----------
+    dy : array_like, float32 or float64
+        Of the shape that was dropped from.
+    mask : DropoutMask
+        What `dropout_forward` returned.
+    out : ndarray, optional
+        Of dy's shape and dtype; takes dx.
+
+    Returns
+    -------
+    ndarray
+        dx, of dy's shape and dtype: `out` if that was given.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> y, mask = nf.dropout_forward(np.ones(100), 0.5, rng=0)
+    >>> bool((nf.dropout_backward(np.ones(100), mask) == y).all())
+    True
+    """
+    if not isinstance(mask, DropoutMask):
+        raise TypeError(f"mask must be the DropoutMask that dropout_forward returned, got {type(mask).__name__}")
+    dy = floating(dy, "dy")
+    checked_out(out, dy)
+    return _apply(dy, mask, out, "dy")
+
+
+def _apply(x, mask, out, name):
+    """x * scale where the mask keeps, else 0."""
+    if x.shape != mask.shape:
+        raise ValueError(f"{name} has shape {x.shape} and the mask has {mask.shape}: they must be the same")
+    y = np.empty(x.shape, x.dtype) if out is None else out
+    if mask.p == 1.0:
+        y[...] = 0
+    elif mask.given is not None or mask.drawn_shape != mask.shape:
+        np.multiply(x, x.dtype.type(mask.scale), out=y)
+        np.copyto(y, 0, where=~mask.toarray())
+    elif x.size:
+        run = np.ascontiguousarray(apart(x, out)).reshape(-1)
+        direct = y.flags.c_contiguous and y.flags.aligned
+        target = y.reshape(-1) if direct else np.empty_like(run)
+        engines.current().dropout(run, mask.words(), mask.offset, mask.threshold, mask.scale, target)
+        if not direct:
+            y[...] = target.reshape(y.shape)
+    return y

@@ -1,0 +1,106 @@
+"""Compiles `normfast/kernels` ahead of time, once per instruction set; everything else stands in pyproject.toml.
+
+The kernels are plain Python files typed by the `.pxd` files beside the drivers. Each instruction set gets a package of its own,
+`normfast.engines.cython.<level>`, made from the same texts in a folder of its own. Where a compiler is missing or fails, the install
+goes on without the Cython engine and says so once.
+"""
+
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, CompileError, ExecError, LinkError, PlatformError
+
+KERNELS = ("sums", "moments", "normalize", "layer_norm", "slabs", "columns", "philox")
+REORDERED = ("sums",)  # sums that may be added up in any order; everywhere else the order of the text holds
+SOURCES = Path("normfast/engines/cython")
+
+LEVELS = {"baseline": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    LEVELS["x86_64_v3"] = ["-march=x86-64-v3"]
+
+FLAGS = {
+    "unix": ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"],
+    "msvc": ["/O2", "/fp:contract"],
+}
+REORDER_FLAGS = {"unix": ["-fassociative-math", "-fno-signed-zeros"], "msvc": ["/fp:fast"]}
+OPENMP = {"unix": ["-fopenmp"], "msvc": ["/openmp"]}
+MSVC_LEVELS = {"baseline": [], "x86_64_v3": ["/arch:AVX2"]}
+
+
+def extensions():
+    """One extension per kernel file and level, staged where each level's relative cimports find their own texts."""
+    import numpy
+    from Cython.Build import cythonize
+
+    result = []
+    for level in LEVELS:
+        stage = Path("build") / "cython" / level
+        package = stage / SOURCES / level
+        shutil.rmtree(stage, ignore_errors=True)
+        package.mkdir(parents=True)
+        for folder in (package, *list(package.parents)[:3]):
+            (folder / "__init__.py").touch()
+        for text in [*SOURCES.glob("*.p??"), *(Path("normfast/kernels") / f"{name}.py" for name in KERNELS)]:
+            shutil.copy(text, package)
+        modules = [
+            Extension(f"normfast.engines.cython.{level}.{file.stem}", [str(file)], include_dirs=[numpy.get_include()])
+            for file in [*(package / f"{name}.py" for name in KERNELS), package / "drivers.pyx"]
+        ]
+        result += cythonize(modules, include_path=[str(stage)], language_level=3, compiler_directives=DIRECTIVES, quiet=True)
+    return result
+
+
+DIRECTIVES = {"cdivision": True, "boundscheck": False, "wraparound": False, "embedsignature": True}
+
+
+class BuildKernels(build_ext):
+    """Adds the flags that this compiler takes; a build without a compiler ends well."""
+
+    def build_extensions(self):
+        kind = self.compiler.compiler_type if self.compiler.compiler_type in FLAGS else "unix"
+        try:
+            self.try_compiler([])
+        except (CCompilerError, CompileError, ExecError, LinkError, PlatformError, OSError) as error:
+            self.extensions = []
+            return warn(f"no C compiler that works ({error}): installing without the Cython engine")
+        openmp = OPENMP[kind]
+        try:
+            self.try_compiler(openmp)
+        except (CCompilerError, CompileError, ExecError, LinkError, PlatformError):
+            openmp = []
+            warn("this compiler has no OpenMP: the Cython engine will use one thread")
+        for extension in self.extensions:
+            *_, level, name = extension.name.split(".")
+            flags = FLAGS[kind] + (LEVELS if kind == "unix" else MSVC_LEVELS)[level] + openmp
+            extension.extra_compile_args = flags + (REORDER_FLAGS[kind] if name in REORDERED else [])
+            extension.extra_link_args = openmp if kind == "unix" else []
+        try:
+            super().build_extensions()
+        except (CCompilerError, CompileError, ExecError, LinkError, PlatformError) as error:
+            self.extensions = []
+            warn(f"compiling the kernels failed ({error}): installing without the Cython engine")
+
+    def copy_extensions_to_source(self):
+        for level in LEVELS:
+            (SOURCES / level).mkdir(exist_ok=True)
+        super().copy_extensions_to_source()
+
+    def try_compiler(self, flags):
+        """Compile and link a file that includes Python's headers with these flags; raises what the compiler raises."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "probe.c"
+            source.write_text("#include <Python.h>\n#ifdef _OPENMP\n#include <omp.h>\n#endif\nint probe(void) { return 0; }\n")
+            objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags, include_dirs=self.compiler.include_dirs)
+            self.compiler.link_shared_object(objects, str(Path(folder) / "probe.so"), extra_postargs=flags)
+
+
+def warn(text):
+    print(f"normfast: WARNING: {text}", file=sys.stderr, flush=True)
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})
