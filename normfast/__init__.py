@@ -8,7 +8,6 @@ True
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 from normfast.config import show_config
 from normfast.engines import set_engine, use_engine
@@ -45,10 +44,7 @@ __all__ = [
     "use_engine",
 ]
 
-try:
-    __version__ = version("normfast")
-except PackageNotFoundError:  # a source folder that was never installed
-    __version__ = "0+source"
+__version__ = "0.1.0"
 
 
 def __getattr__(name):

@@ -1,7 +1,5 @@
 """What this installation runs on: `show_config`."""
 
-import platform
-
 import numpy as np
 
 from normfast import engines
@@ -24,6 +22,8 @@ def show_config(mode="stdout"):
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
+    import platform
+
     import normfast
 
     config = {

@@ -66,7 +66,7 @@ class CompiledEngine:
         else:
             splits = column_splits(r, c)
             piece_mean, piece_m2 = np.empty((2, a * splits, c))
-            work = np.empty((threads, 5 * WIDTH), sums)
+            work = np.empty((threads, 6 * WIDTH), sums)
             drivers.column_moments(
                 like, wide, x.reshape(-1, c), r, splits, WIDTH, work, piece_mean, piece_m2, mean, m2, scale, threads
             )
@@ -153,11 +153,11 @@ class CompiledEngine:
 
     def dropout(self, x, key, position, threshold, scale, y):
         """y = x * scale where word `position + k` of the key's stream reaches the threshold, else 0; x and y are one run."""
-        threads = workers(4 * x.size)  # an element costs four times that of a norm
+        threads = workers(2 * x.size)  # an element costs twice that of a norm
         work = np.empty((threads, 1024), np.uint32)
         self._drivers[x.dtype, x.dtype].dropout(x.dtype.type(0), x, key, position, np.uint32(threshold), x.dtype.type(scale), work, y, threads)
 
     def random_words(self, key, position, words):
         """The words of the key's stream from `position` on."""
-        threads = workers(4 * words.size)
+        threads = workers(2 * words.size)
         self._untyped.random_words(key, position, np.empty((threads, 1024), np.uint32), words, threads)

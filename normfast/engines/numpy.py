@@ -76,9 +76,11 @@ class NumpyEngine:
 
     def moments(self, x, mean, m2):
         with np.errstate(all="ignore"):
-            block_mean, d, scale = deviations(x.astype(np.float64), REDUCED)
-            mean[...] = (block_mean / scale)[:, 0, :, 0]
-            m2[...] = ((d * d).sum(axis=REDUCED, keepdims=True) / scale / scale)[:, 0, :, 0]
+            rows = x.transpose(0, 2, 1, 3).astype(np.float64, order="C").reshape(*mean.shape, -1)  # NumPy sums pairwise along rows alone
+            row_mean, d, scale = deviations(rows, (2,))
+            d_sum, dd_sum = d.sum(axis=2), (d * d).sum(axis=2)
+            mean[...] = (row_mean / scale)[:, :, 0]
+            m2[...] = (dd_sum - d_sum * d_sum / d.shape[2]) / scale[:, :, 0] / scale[:, :, 0]
 
     def layer_norm_forward(self, x, weight, bias, eps, y, mean, rstd, var):
         with np.errstate(all="ignore"):

@@ -23,18 +23,20 @@ def column_piece(x, i, r, c, splits, width, work, piece_mean, piece_m2):
     lo = piece // splits * r + r * (piece % splits) // splits
     hi = piece // splits * r + r * (piece % splits + 1) // splits
     column_moments(
-        x, c, lo, hi, left, right, 0, scale, chunk(work, width, 5 * width),
+        x, c, lo, hi, left, right, 0, scale, chunk(work, width, 6 * width),
         chunk(row(piece_mean, piece, c), left, right), chunk(row(piece_m2, piece, c), left, right),
     )  # fmt: skip
 
 
 def column_moments(x, c, lo, hi, left, right, scaled, scale, work, mean, m2):
-    """Mean and m2 of the columns left..right of rows lo..hi, times scale if `scaled`; work is space for four runs."""
+    """Mean and m2 of the columns left..right of rows lo..hi, times scale if `scaled`; work is space for five runs."""
     n = right - left
     shift = chunk(work, 0, n)
     d = chunk(work, n, 2 * n)
     dd = chunk(work, 2 * n, 3 * n)
     buffer = chunk(work, 3 * n, 4 * n)
+    rest = chunk(work, 4 * n, 5 * n)
+    fill(0.0, n, rest)
     multiply_columns(chunk(row(x, lo, c), left, right), n, scale, shift)
     copy(shift, n, mean)
     fill(0.0, n, m2)
@@ -60,7 +62,7 @@ def column_moments(x, c, lo, hi, left, right, scaled, scale, work, mean, m2):
                 add_deviations(chunk(row(x, i, c), left, right), n, shift, d, dd)
                 i += 1
         count += stop - lo
-        fold(n, stop - lo, count, shift, d, dd, mean, m2)
+        fold(n, stop - lo, count, shift, d, dd, mean, rest, m2)
         lo = stop
 
 
@@ -82,7 +84,7 @@ def column_statistics(x, i, r, c, splits, width, work, piece_mean, piece_m2, mea
         for p in range(splits):
             column_moments(
                 x, c, block * r + r * p // splits, block * r + r * (p + 1) // splits, left, right, 1, lanes,
-                chunk(work, width, 5 * width),
+                chunk(work, width, 6 * width),
                 chunk(row(piece_mean, block * splits + p, c), left, right), chunk(row(piece_m2, block * splits + p, c), left, right),
             )  # fmt: skip
         merge_pieces(block, r, c, splits, left, right, piece_mean, piece_m2, total_mean, total_m2)
@@ -109,7 +111,7 @@ def rescale(x, lo, hi, left, c, n, m2, like, scale):
         if not within_reach(m2[j], hi - lo):
             a = 0.0
             for i in range(lo, hi):
-                a = max(a, abs(row(x, i, c)[left + j]))
+                a = larger(a, abs(row(x, i, c)[left + j]))
             scale[j] = unit_scale(a, like)
             if scale[j] != 1.0:
                 found = 1
@@ -147,13 +149,13 @@ def add_deviations_of_4(x0, x1, x2, x3, n, shift, d, dd):
         dd[j] += (t0 * t0 + t1 * t1) + (t2 * t2 + t3 * t3)
 
 
-def fold(n, m, count, shift, d, dd, mean, m2):
+def fold(n, m, count, shift, d, dd, mean, rest, m2):
     """Welford's recurrence with m rows whose sums are d and dd about `shift`; count includes them."""
     for j in range(n):
-        error = mean[j] - shift[j]
+        error = (mean[j] - shift[j]) + rest[j]
         e = d[j] - m * error
         ee = dd[j] + error * (m * error - 2.0 * d[j])
-        mean[j] += e / count
+        mean[j], rest[j] = split_sum(mean[j], rest[j] + e / count)
         m2[j] = max(m2[j] + (ee - e * e / count), 0.0) if ee == ee else ee
 
 

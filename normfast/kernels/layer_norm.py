@@ -20,9 +20,11 @@ def layer_norm_rows(x, weight, bias, n, eps, y, mean, rstd, var, lo, hi, streame
         var[i] = v
         scale, high, r, low = centre(m / scale, r, like)
         rounded = cast(r, like)
+        following = row(x, min(i + 1, hi - 1), n)
         left = 0
         while left < n:
             right = min(left + BLOCK, n)
+            prefetch(chunk(following, left, right), right - left)
             target = buffer if streamed else chunk(row(y, i, n), left, right)
             if scale == 1.0:
                 weighted_run(

@@ -29,7 +29,7 @@ def random_block(key, block, words):
     words1 = chunk(words, 256, 512)
     words2 = chunk(words, 512, 768)
     words3 = chunk(words, 768, 1024)
-    for j in range(256):
+    for j in range(philox_lanes(first, c2, c3, k0, k1, words), 256):
         counter = first + uint64(j)
         w0, w1, w2, w3 = philox4x32(counter & uint64(0xFFFFFFFF), counter >> uint64(32), c2, c3, k0, k1, 10)
         words[j] = w0

@@ -22,10 +22,10 @@ def piece_moments(x, q, p, r, c, s, splits_r, splits_s, scale, like):
     lo = s * (p % splits_s) // splits_s
     hi = s * (p % splits_s + 1) // splits_s
     count = 0
-    mean = m2 = 0.0
+    mean = rest = m2 = 0.0
     for i in range(r * k // splits_r, r * (k + 1) // splits_r):
         run = row(x, run_index(q, i, r, c), s)
-        mean, m2 = extend(chunk(run, lo, hi), hi - lo, scale, count, mean, m2, like)
+        mean, rest, m2 = extend(chunk(run, lo, hi), hi - lo, scale, count, mean, rest, m2, like)
         count += hi - lo
     return mean, m2
 
@@ -56,7 +56,7 @@ def slab_moments(x, q, r, c, s, splits_r, splits_s, piece_mean, piece_m2, like):
     if not within_reach(m2, r * s):
         a = 0.0
         for i in range(r):
-            a = max(a, largest(row(x, run_index(q, i, r, c), s), s))
+            a = larger(a, largest(row(x, run_index(q, i, r, c), s), s))
         scale = unit_scale(a, like)
         for p in range(splits_r * splits_s):
             piece_mean[p], piece_m2[p] = piece_moments(x, q, p, r, c, s, splits_r, splits_s, scale, like)

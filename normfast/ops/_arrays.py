@@ -149,9 +149,7 @@ def same_shape(array, x, name, dtype=None):
 
 @lru_cache(maxsize=64)
 def _constant(size, dtype, value):
-    array = np.full(size, value, dtype)
-    array.flags.writeable = False
-    return array
+    return np.full(size, value, dtype)  # nobody writes it; a read-only array would be another type to Numba
 
 
 def parameter(values, layout, axes, dtype, name, default=None):

@@ -183,8 +183,8 @@ def dropout_forward(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=N
     p = checked_p(p)
     checked_out(out, x)
     if mask is None:
-        if not hasattr(offset, "__index__") or offset.__index__() < 0:
-            raise ValueError(f"offset must be an integer of 0 or more, got {offset!r}")
+        if not hasattr(offset, "__index__") or not 0 <= offset.__index__() < 2**63 - x.size:
+            raise ValueError(f"offset must be an integer of 0 or more that leaves the stream below 2**63, got {offset!r}")
         axes = None if axis is None else tuple(np.lib.array_utils.normalize_axis_tuple(axis, x.ndim, "axis"))
         mask = DropoutMask(p, x.shape, key=key_of(rng), offset=offset.__index__(), axis=axes)
     elif not isinstance(mask, DropoutMask):

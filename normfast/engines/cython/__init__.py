@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from normfast.engines.compiled import CompiledEngine
+from normfast.engines.threads import short_spins
 
 DTYPES = {"float": np.float32, "double": np.float64}
 LEVELS = {"x86_64_v3": ("AVX2", "FMA3", "F16C"), "baseline": ()}  # best first, with the features each needs
@@ -30,7 +31,8 @@ def level():
 
 def load():
     """The engine; raises ImportError where it was not compiled."""
-    drivers = importlib.import_module(f"{__name__}.{level()}.drivers")
+    with short_spins():
+        drivers = importlib.import_module(f"{__name__}.{level()}.drivers")
     pairs = [("float", "float"), ("float", "double"), ("double", "double")]
     return CompiledEngine("cython", {(np.dtype(DTYPES[x]), np.dtype(DTYPES[sums])): variant(drivers, x, sums) for x, sums in pairs})
 

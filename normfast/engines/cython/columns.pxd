@@ -1,6 +1,6 @@
 cimport cython
 from cython cimport floating
-from .moments cimport centre, merge, unit_scale, within_reach
+from .moments cimport centre, larger, merge, split_sum, unit_scale, within_reach
 from .normalize cimport affine_columns, gradient_columns, multiply_columns
 from .primitives cimport cast, chunk, lane, row
 
@@ -12,7 +12,8 @@ cdef void column_piece(
     floating* x, Py_ssize_t i, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits, Py_ssize_t width, lane* work,
     double* piece_mean, double* piece_m2) noexcept nogil
 
-@cython.locals(n=Py_ssize_t, stop=Py_ssize_t, count=Py_ssize_t, i=Py_ssize_t, shift="lane*", d="lane*", dd="lane*", buffer="lane*")
+@cython.locals(n=Py_ssize_t, stop=Py_ssize_t, count=Py_ssize_t, i=Py_ssize_t, shift="lane*", d="lane*", dd="lane*", buffer="lane*",
+    rest="lane*")
 cdef void column_moments(
     floating* x, Py_ssize_t c, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t left, Py_ssize_t right, bint scaled, lane* scale, lane* work,
     double* mean, double* m2) noexcept nogil
@@ -49,7 +50,7 @@ cdef void add_deviations_of_4(
 
 @cython.locals(j=Py_ssize_t, error=double, e=double, ee=double)
 cdef void fold(
-    Py_ssize_t n, Py_ssize_t m, Py_ssize_t count, lane* shift, lane* d, lane* dd, double* mean, double* m2) noexcept nogil
+    Py_ssize_t n, Py_ssize_t m, Py_ssize_t count, lane* shift, lane* d, lane* dd, double* mean, lane* rest, double* m2) noexcept nogil
 
 @cython.locals(j=Py_ssize_t, s=double, h=double, r=double, low=double, scaled=bint)
 cdef bint column_factors(

@@ -166,18 +166,18 @@ def column_moments(
     floating like, lane wide, ndarray x, Py_ssize_t r, Py_ssize_t splits, Py_ssize_t width, ndarray work, ndarray piece_mean,
     ndarray piece_m2, ndarray mean, ndarray m2, ndarray scale, int threads
 ):
-    """work is (threads, 5, width) of the type of the sums; piece_mean and piece_m2 are (a, splits, c)."""
+    """work is (threads, 6, width) of the type of the sums; piece_mean and piece_m2 are (a, splits, c)."""
     cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), blocks = (c + width - 1) // width, t, i
     with nogil:
         for t in prange(threads, num_threads=threads, schedule="static"):
             for i in range(a * splits * blocks * t // threads, a * splits * blocks * (t + 1) // threads):
                 columns.column_piece(
-                    data(x, like), i, r, c, splits, width, data(work, wide) + 5 * width * t, doubles(piece_mean), doubles(piece_m2)
+                    data(x, like), i, r, c, splits, width, data(work, wide) + 6 * width * t, doubles(piece_mean), doubles(piece_m2)
                 )
         for t in prange(threads, num_threads=threads, schedule="static"):
             for i in range(a * blocks * t // threads, a * blocks * (t + 1) // threads):
                 columns.column_statistics(
-                    data(x, like), i, r, c, splits, width, data(work, wide) + 5 * width * t, doubles(piece_mean), doubles(piece_m2),
+                    data(x, like), i, r, c, splits, width, data(work, wide) + 6 * width * t, doubles(piece_mean), doubles(piece_m2),
                     doubles(mean), doubles(m2), doubles(scale),
                 )
 

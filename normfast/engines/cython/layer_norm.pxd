@@ -2,7 +2,7 @@ cimport cython
 from cython cimport floating
 from .moments cimport BLOCK, centre, inverse_deviation, row_moments
 from .normalize cimport multiply, weighted_gradient_run, weighted_run
-from .primitives cimport cast, chunk, row, stream
+from .primitives cimport cast, chunk, prefetch, row, stream
 from .sums cimport weighted_gradient_sums
 
 cdef Py_ssize_t TILE
@@ -10,7 +10,7 @@ cdef Py_ssize_t TILE
 
 @cython.locals(
     i=Py_ssize_t, xi="floating*", like=floating, rounded=floating, m=double, m2=double, v=double, r=double, scale=double, high=double,
-    low=double, left=Py_ssize_t, right=Py_ssize_t, target="floating*")
+    low=double, left=Py_ssize_t, right=Py_ssize_t, target="floating*", following="floating*")
 cdef void layer_norm_rows(
     floating* x, floating* weight, floating* bias, Py_ssize_t n, double eps, floating* y, double* mean, double* rstd, double* var,
     Py_ssize_t lo, Py_ssize_t hi, bint streamed, floating* buffer) noexcept nogil

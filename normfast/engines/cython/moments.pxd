@@ -8,8 +8,11 @@ cdef double SMALLEST, LARGEST
 
 
 @cython.locals(lo=Py_ssize_t, m=Py_ssize_t, shift=lane, first=double, error=double, d=double, dd=double)
-cdef (double, double) extend(
-    floating* x, Py_ssize_t n, double scale, Py_ssize_t count, double mean, double m2, lane like) noexcept nogil
+cdef (double, double, double) extend(
+    floating* x, Py_ssize_t n, double scale, Py_ssize_t count, double mean, double rest, double m2, lane like) noexcept nogil
+
+@cython.locals(total=double, part=double)
+cdef (double, double) split_sum(double a, double b) noexcept nogil
 
 @cython.locals(count=double, d=double, share=double)
 cdef (double, double, double) merge(
@@ -20,10 +23,12 @@ cdef double unit_scale(double a, lane like) noexcept nogil
 
 cdef bint within_reach(double m2, double count) noexcept nogil
 
+cdef double larger(double a, double b) noexcept nogil
+
 @cython.locals(a=double, j=Py_ssize_t)
 cdef double largest(floating* x, Py_ssize_t n) noexcept nogil
 
-@cython.locals(scale=double, mean=double, m2=double)
+@cython.locals(scale=double, mean=double, m2=double, _=double)
 cdef (double, double, double) row_moments(floating* x, Py_ssize_t n, lane like) noexcept nogil
 
 @cython.locals(var=double)

@@ -43,6 +43,11 @@ cdef extern from *:
     #endif
     #include <stdint.h>
     #include <string.h>
+    static void normfast_prefetch(const char *run, Py_ssize_t bytes) {
+    #if defined(__GNUC__)
+        for (Py_ssize_t j = 0; j < bytes; j += 64) __builtin_prefetch(run + j);
+    #endif
+    }
     /* Non-temporal stores of whole vectors, plain ones at the ends; `n` counts floats. */
     static void normfast_stream(const float *source, Py_ssize_t n, float *target) {
     #ifdef NORMFAST_LANES
@@ -55,8 +60,13 @@ cdef extern from *:
     #endif
     }
     """
+    void normfast_prefetch(const char* run, Py_ssize_t bytes) noexcept nogil
     void normfast_stream(const float* source, Py_ssize_t n, float* target) noexcept nogil
 
 
 cdef inline void stream(floating* source, Py_ssize_t n, floating* target) noexcept nogil:
     normfast_stream(<const float*>source, n * (<Py_ssize_t>sizeof(floating) // 4), <float*>target)
+
+
+cdef inline void prefetch(floating* run, Py_ssize_t n) noexcept nogil:
+    normfast_prefetch(<const char*>run, n * <Py_ssize_t>sizeof(floating))

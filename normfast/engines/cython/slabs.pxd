@@ -1,13 +1,14 @@
 cimport cython
 from cython cimport floating
-from .moments cimport BLOCK, centre, extend, largest, merge, unit_scale, within_reach
+from .moments cimport BLOCK, centre, extend, larger, largest, merge, unit_scale, within_reach
 from .normalize cimport affine_run, gradient_run, multiply
 from .primitives cimport cast, chunk, lane, row
 from .sums cimport gradient_sums
 
 cdef Py_ssize_t run_index(Py_ssize_t q, Py_ssize_t i, Py_ssize_t r, Py_ssize_t c) noexcept nogil
 
-@cython.locals(k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, count=Py_ssize_t, i=Py_ssize_t, run="floating*", mean=double, m2=double)
+@cython.locals(k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, count=Py_ssize_t, i=Py_ssize_t, run="floating*", mean=double,
+    rest=double, m2=double)
 cdef (double, double) piece_moments(
     floating* x, Py_ssize_t q, Py_ssize_t p, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s,
     double scale, lane like) noexcept nogil

@@ -6,6 +6,7 @@ import types
 import numpy as np
 
 from normfast.engines.compiled import DOUBLE, SINGLE, CompiledEngine
+from normfast.engines.threads import short_spins
 
 REORDERED = {"reassoc", "contract", "arcp", "nsz"}  # as REORDER_FLAGS in setup.py: never finite-math
 IN_ORDER = {"contract"}
@@ -42,7 +43,7 @@ class Driver:
             return self.serial(*arguments)
         if self._safe():
             return self.parallel(*arguments)
-        with self.lock:
+        with self.lock, short_spins():
             return self.parallel(*arguments)
 
     @staticmethod

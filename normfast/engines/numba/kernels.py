@@ -5,25 +5,19 @@ import types
 
 import numpy as np
 from numba import njit
-from numba.extending import intrinsic
 
 from normfast.engines.numba import IN_ORDER, REORDERED
+from normfast.engines.numba.primitives import cast, chunk, prefetch, row, stream
 from normfast.kernels import columns, layer_norm, moments, normalize, philox, primitives, slabs, sums
 
 
-@intrinsic
-def cast(typing_context, value, like):
-    def convert(context, builder, signature, arguments):
-        return context.cast(builder, arguments[0], signature.args[0], signature.return_type)
-
-    return like(value, like), convert
-
-
 _compiled = {
-    primitives.row: njit(inline="always")(primitives.row),
-    primitives.chunk: njit(inline="always")(primitives.chunk),
+    primitives.row: row,
+    primitives.chunk: chunk,
     primitives.cast: cast,
-    primitives.stream: njit(primitives.stream),
+    primitives.stream: stream,
+    primitives.prefetch: prefetch,
+    primitives.philox_lanes: njit(primitives.philox_lanes),
     primitives.uint64: np.uint64,
     primitives.sqrt: math.sqrt,
 }

@@ -1,0 +1,107 @@
+"""The words of `normfast/kernels/primitives.py` for Numba."""
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
+
+VECTOR = 32  # bytes stored at once
+LINE = 64  # bytes of a cache line
+
+
+@intrinsic
+def cast(typing_context, value, like):
+    def convert(context, builder, signature, arguments):
+        return context.cast(builder, arguments[0], signature.args[0], signature.return_type)
+
+    return like(value, like), convert
+
+
+def _view(context, builder, array_type, source, offset, n):
+    """A run of n values of an array, from an offset on, that owns nothing.
+
+    A slice counts a reference, atomically: with two threads on one array that took a third of layer norm's time at 4096 x 768.
+    """
+    view = make_array(array_type)(context, builder)
+    itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array_type.dtype)))
+    populate_array(view, builder.gep(source.data, [offset]), [n], [itemsize], itemsize, meminfo=None)
+    return view._getvalue()
+
+
+@intrinsic
+def row(typing_context, block, i, n):
+    run = types.Array(block.dtype, 1, "C", readonly=not block.mutable)
+
+    def view(context, builder, signature, arguments):
+        source = make_array(signature.args[0])(context, builder, arguments[0])
+        return _view(context, builder, run, source, builder.mul(arguments[1], arguments[2]), arguments[2])
+
+    return run(block, types.intp, types.intp), view
+
+
+@intrinsic
+def chunk(typing_context, run, lo, hi):
+    def view(context, builder, signature, arguments):
+        source = make_array(signature.args[0])(context, builder, arguments[0])
+        return _view(context, builder, run, source, arguments[1], builder.sub(arguments[2], arguments[1]))
+
+    return run(run, types.intp, types.intp), view
+
+
+@intrinsic
+def _address(typing_context, run, j):
+    def point(context, builder, signature, arguments):
+        data = make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.ptrtoint(builder.gep(data, [arguments[1]]), context.get_value_type(types.uintp))
+
+    return types.uintp(run, types.intp), point
+
+
+@intrinsic
+def _store_past_caches(typing_context, source, target):
+    """Copy VECTOR bytes between two addresses, the second a multiple of VECTOR."""
+
+    def store(context, builder, signature, arguments):
+        vector = ir.VectorType(ir.FloatType(), VECTOR // 4).as_pointer()
+        value = builder.load(builder.inttoptr(arguments[0], vector), align=4)
+        instruction = builder.store(value, builder.inttoptr(arguments[1], vector), align=VECTOR)
+        instruction.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.uintp), store
+
+
+@intrinsic
+def _prefetch_line(typing_context, address):
+    def touch(context, builder, signature, arguments):
+        i32 = ir.IntType(32)
+        pointer = ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32]), "llvm.prefetch.p0i8"
+        )
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.uintp), touch
+
+
+@njit(nogil=True)
+def stream(source, n, target):
+    head = min(n, (LINE - _address(target, 0) % LINE) % LINE // target.itemsize)
+    lines = (n - head) // (LINE // target.itemsize)
+    for j in range(head):
+        target[j] = source[j]
+    read, write = _address(source, head), _address(target, head)
+    for k in range(0, lines * LINE, LINE):
+        _store_past_caches(read + k, write + k)
+        _store_past_caches(read + k + VECTOR, write + k + VECTOR)
+    for j in range(head + lines * (LINE // target.itemsize), n):
+        target[j] = source[j]
+
+
+@njit(nogil=True)
+def prefetch(run, n):
+    step = LINE // run.itemsize
+    for j in range(0, n, step):
+        _prefetch_line(_address(run, j))

@@ -1,0 +1,37 @@
+"""Fixtures: every engine, the two dtypes, and a seed that a failure prints."""
+
+import os
+
+import numpy as np
+import pytest
+
+import normfast as nf
+
+
+def pytest_report_header():
+    return [f"normfast {nf.__version__}: {nf.show_config('dicts')['engines']}"]
+
+
+@pytest.fixture(params=nf.engines.ENGINES)
+def engine(request):
+    """Each engine in turn, chosen for the test."""
+    try:
+        context = nf.use_engine(request.param)
+        context.__enter__()
+    except ImportError as error:
+        pytest.skip(f"the {request.param} engine is not installed here: {error}")
+    yield request.param
+    context.__exit__(None, None, None)
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    """Fresh data in every run; NORMFAST_TEST_SEED repeats a run."""
+    seed = int(os.environ.get("NORMFAST_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
+    print(f"NORMFAST_TEST_SEED={seed}")
+    return np.random.default_rng(seed)

@@ -1,0 +1,120 @@
+"""Dropout: the mask is the same on every engine, in both directions, and as random as it claims."""
+
+import pickle
+
+import numpy as np
+import pytest
+from test_oracle import KNOWN_ANSWERS
+
+import normfast as nf
+from normfast import engines
+from normfast.engines.numpy import words_of
+
+
+def test_words_are_philox_4x32_10(engine):
+    """The engines' block of counters 0, 1, 2, ... holds Random123's known answers for counter 0 and key 0."""
+    words = np.empty(2048, np.uint32)
+    engines.current().random_words(np.zeros(4, np.uint64), 0, words)
+    assert words[:1024:256].tolist() == KNOWN_ANSWERS[2][3]
+    key = np.array([*KNOWN_ANSWERS[4][2], *KNOWN_ANSWERS[4][1][2:]], np.uint64)
+    for position in (0, 1, 1023, 2**50 + 77, 2**62):
+        engines.current().random_words(key, position, words)
+        assert (words == words_of(key, position, words.size)).all()
+
+
+@pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.9, 0.999])
+def test_engines_agree(p, dtype, rng):
+    x = rng.standard_normal((37, 1000)).astype(dtype)
+    with nf.use_engine("numpy"):
+        expected, mask = nf.dropout_forward(x, p, rng=3, offset=12345)
+        keep = mask.toarray()
+    assert (expected == np.where(keep, x * dtype(1 / (1 - p)), 0)).all()
+    for name in ("cython", "numba"):
+        try:
+            nf.engines.load(name)
+        except ImportError:
+            continue
+        with nf.use_engine(name):
+            for threads in (1, 2, 5):
+                with nf.threads(threads):
+                    y, other = nf.dropout_forward(x, p, rng=3, offset=12345)
+                    assert y.tobytes() == expected.tobytes()
+                    assert (other.toarray() == keep).all()
+                    assert nf.dropout_backward(x, mask).tobytes() == expected.tobytes()
+
+
+def test_the_mask_depends_on_key_and_position_alone(engine, rng):
+    x = rng.standard_normal((60, 50)).astype(np.float32)
+    y = nf.dropout(x, 0.4, rng=11)
+    assert (nf.dropout(x.astype(np.float64), 0.4, rng=11) != 0).tolist() == (y != 0).tolist()
+    assert (nf.dropout(np.asfortranarray(x), 0.4, rng=11) == y).all()
+    assert (nf.dropout(x.reshape(-1)[:1700], 0.4, rng=11) == y.reshape(-1)[:1700]).all()
+    assert (nf.dropout(x.reshape(-1)[1700:], 0.4, rng=11, offset=1700) == y.reshape(-1)[1700:]).all()
+    assert (nf.dropout(x, 0.4, rng=12) != y).any()
+
+
+def test_sources_of_randomness():
+    x = np.ones(1000)
+    seeds = np.random.SeedSequence(5), np.random.SeedSequence(5)
+    assert (nf.dropout(x, rng=5) == nf.dropout(x, rng=5)).all()
+    assert (nf.dropout(x, rng=seeds[0]) == nf.dropout(x, rng=seeds[0])).all()
+    assert (nf.dropout(x, rng=seeds[0]) == nf.dropout(x, rng=5)).all()
+    assert (nf.dropout(x) != nf.dropout(x)).any()
+    generator = np.random.default_rng(5)
+    first, second = nf.dropout(x, rng=generator), nf.dropout(x, rng=generator)
+    assert (first != second).any()
+    assert (nf.dropout(x, rng=np.random.default_rng(5)) == first).all()
+
+
+def test_ends_of_p(engine):
+    x = np.array([1.5, -0.0, np.inf, np.nan, -np.inf, 5e-324])
+    assert nf.dropout(x, 0.0, rng=1).tobytes() == x.tobytes()
+    assert nf.dropout(x, 1.0, rng=1).tobytes() == np.zeros(6).tobytes()
+    y, mask = nf.dropout_forward(np.full(1000, np.inf), 0.5, rng=1)
+    assert set(y.tolist()) == {0.0, np.inf}
+    assert not nf.dropout_forward(x, 1.0)[1].toarray().any()
+    assert nf.dropout_forward(x, 0.0)[1].toarray().all()
+
+
+def test_given_masks_and_shared_axes(engine, rng):
+    x = rng.standard_normal((4, 3, 5, 6)).astype(np.float32)
+    keep = rng.random(x.shape) < 0.3
+    y, mask = nf.dropout_forward(x, 0.2, mask=keep)
+    assert (y == np.where(keep, x * np.float32(1 / 0.8), 0)).all()
+    assert (nf.dropout_backward(x, mask) == y).all()
+    y, mask = nf.dropout_forward(x, 0.5, rng=2, axis=(0, 1))
+    whole = mask.toarray()
+    assert (whole == whole[:, :, :1, :1]).all()
+    drawn = nf.dropout_forward(np.ones((4, 3)), 0.5, rng=2)[1].toarray()
+    assert (whole[:, :, 0, 0] == drawn).all()
+    again, _ = nf.dropout_forward(x, 0.5, mask=mask)
+    assert (again == y).all()
+    inplace = x.copy()
+    assert nf.dropout(inplace, 0.5, mask=mask, out=inplace) is inplace
+    assert (inplace == y).all()
+
+
+def test_masks_are_small_and_travel():
+    _, mask = nf.dropout_forward(np.ones((1000, 1000), np.float32), 0.1, rng=9, offset=7)
+    data = pickle.dumps(mask)
+    assert len(data) < 1000
+    assert mask.key.nbytes == 16
+    other = pickle.loads(data)
+    assert (other.toarray() == mask.toarray()).all()
+    assert (mask.packbits() == np.packbits(mask.toarray(), bitorder="little")).all()
+
+
+@pytest.mark.parametrize("p", [0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999])
+def test_keep_rate_and_independence(p):
+    """Rate, neighbours, lags of a block's runs, rows and seeds, each within 5 standard deviations; the seeds are fixed."""
+    n = 1 << 20
+    keep = nf.dropout_forward(np.ones(n, np.float32), p, rng=1)[1].toarray()
+    q = 1 - p
+    assert abs(keep.mean() - q) < 5 * (p * q / n) ** 0.5
+    centred = keep - q
+    for lag in (1, 2, 4, 256, 512, 1024, 4096):
+        assert abs((centred[lag:] * centred[:-lag]).mean()) < 5 * p * q / (n - lag) ** 0.5
+    other = nf.dropout_forward(np.ones(n, np.float32), p, rng=2)[1].toarray() - q
+    assert abs((centred * other).mean()) < 5 * p * q / n**0.5
+    rows = keep.reshape(1024, 1024).mean(axis=1)
+    assert abs(((rows - q) ** 2).mean() / (p * q / 1024) - 1) < 0.5

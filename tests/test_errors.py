@@ -1,0 +1,137 @@
+"""Wrong input raises ValueError or TypeError that says what came and what is needed, and nothing is written."""
+
+import numpy as np
+import pytest
+
+import normfast as nf
+
+X = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+LN, BN = nf.layer_norm_forward(X)[1], nf.batch_norm_forward(X)[1]
+MASK = nf.dropout_forward(X, 0.5, rng=0)[1]
+READ_ONLY = np.zeros((6, 4), np.float32)
+READ_ONLY.flags.writeable = False
+SELF_OVERLAPPING = np.lib.stride_tricks.as_strided(np.zeros(4, np.float32), (6, 4), (0, 4), writeable=True)
+
+CASES = [
+    # what x may be
+    (lambda f: f(X.astype(int)), TypeError, "x must be float32 or float64, got int64"),
+    (lambda f: f(X.astype(object)), TypeError, "got dtype object"),
+    (lambda f: f(X.astype(complex)), TypeError, "x must be float32 or float64, got complex128"),
+    (lambda f: f(np.ma.masked_array(X)), TypeError, "x is a masked array"),
+    (lambda f: f("abc"), TypeError, "got dtype <U3"),
+    # what out may be
+    (lambda f: f(X, out=READ_ONLY), ValueError, "out is read-only"),
+    (lambda f: f(X, out=np.full((4, 6), 7, np.float32)), ValueError, r"out has shape \(4, 6\).*it needs \(6, 4\)"),
+    (lambda f: f(X, out=np.full((6, 4), 7, np.float64)), ValueError, "dtype float64: it needs .* float32"),
+    (lambda f: f(X, out=[1, 2]), TypeError, "out must be a NumPy array, got list"),
+    (lambda f: f(X, out=SELF_OVERLAPPING), ValueError, "out overlaps itself"),
+]
+NORM_CASES = [
+    (lambda f: f(X, axis=2), ValueError, "axis 2 is out of bounds for array of dimension 2"),
+    (lambda f: f(X, axis=(0, 0)), ValueError, "repeated axis"),
+    (lambda f: f(X, axis=1.5), TypeError, "axis must be an integer or a tuple of integers, got 1.5"),
+    (lambda f: f(X, axis="1"), TypeError, "axis must be an integer"),
+    (lambda f: f(X, np.ones(5, np.float32)), ValueError, r"weight has shape \(5,\): an x of shape \(6, 4\) needs \(4,\)"),
+    (lambda f: f(X, np.ones((4, 1), np.float32)), ValueError, r"weight has shape \(4, 1\)"),
+    (lambda f: f(X, np.ones(4, int)), TypeError, "weight must be float32 or float64, got int64"),
+    (lambda f: f(X, None, np.ones(3, np.float32)), ValueError, r"bias has shape \(3,\)"),
+    (lambda f: f(X, eps=-1e-5), ValueError, "eps must be a finite number of 0 or more, got -1e-05"),
+    (lambda f: f(X, eps=np.nan), ValueError, "eps must be a finite number"),
+    (lambda f: f(X, eps="small"), TypeError, "eps must be a number, got str"),
+    (lambda f: f(np.float32(1)), ValueError, "out of bounds for array of dimension 0"),
+]
+
+
+def cases(functions, table):
+    return [(f, *case) for f in functions for case in table]
+
+
+def batch_norm(x, weight=None, bias=None, **options):
+    return nf.batch_norm(x, BN.mean, BN.var, weight, bias, **options)
+
+
+ALL = [
+    *cases([nf.layer_norm, nf.layer_norm_forward, batch_norm, nf.batch_norm_forward, nf.dropout, nf.dropout_forward], CASES),
+    *cases([nf.layer_norm, nf.layer_norm_forward, batch_norm, nf.batch_norm_forward], NORM_CASES),
+]
+
+
+@pytest.mark.parametrize(("function", "call", "error", "text"), ALL)
+def test_forward(function, call, error, text):
+    with pytest.raises(error, match=text):
+        call(function)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: nf.layer_norm_backward(X[:3], X, LN), ValueError, r"dy has shape \(3, 4\) and x has \(6, 4\)"),
+        (lambda: nf.layer_norm_backward(X.astype(int), X, LN), TypeError, "dy must be float32 or float64"),
+        (lambda: nf.layer_norm_backward(X, X, BN), ValueError, r"stats.mean has shape \(4,\): an x of shape \(6, 4\) needs \(6,\)"),
+        (lambda: nf.layer_norm_backward(X, X, (1, 2)), TypeError, "stats must be what the forward call returned"),
+        (lambda: nf.layer_norm_backward(X, X, LN, np.ones(3)), ValueError, r"weight has shape \(3,\)"),
+        (lambda: nf.batch_norm_backward(X, X[:3], BN), ValueError, "they must be the same"),
+        (lambda: nf.batch_norm_backward(X, X, LN), ValueError, r"stats.mean has shape \(6,\)"),
+        (lambda: nf.batch_norm_backward(X, X, None), TypeError, "got NoneType"),
+        (lambda: nf.batch_norm(X, BN.mean[:2], BN.var), ValueError, r"mean has shape \(2,\)"),
+        (lambda: nf.batch_norm(X, None, BN.var), TypeError, "mean is needed, got None"),
+        (lambda: nf.batch_norm(X, BN.mean, [1, 2, 3, 4]), TypeError, "var must be float32 or float64, got int64"),
+        (lambda: nf.batch_norm(X, BN.mean, -BN.var), ValueError, "var must be 0 or more"),
+        (lambda: nf.dropout(X, 1.5), ValueError, r"p must lie in \[0, 1\], got 1.5"),
+        (lambda: nf.dropout(X, -0.1), ValueError, r"p must lie in \[0, 1\], got -0.1"),
+        (lambda: nf.dropout(X, np.nan), ValueError, r"p must lie in \[0, 1\], got nan"),
+        (lambda: nf.dropout(X, "half"), TypeError, "p must be a number, got str"),
+        (lambda: nf.dropout(X, [0.5]), TypeError, "p must be a number"),
+        (lambda: nf.dropout(X, rng="seed"), TypeError, "rng must be None, an integer, a SeedSequence or a Generator, got str"),
+        (lambda: nf.dropout(X, rng=-1), ValueError, "rng must be 0 or more, got -1"),
+        (lambda: nf.dropout(X, offset=-1), ValueError, "offset must be an integer of 0 or more"),
+        (lambda: nf.dropout(X, axis=5), ValueError, "axis 5 is out of bounds"),
+        (lambda: nf.dropout(X, mask=np.ones((6, 4))), TypeError, "mask must be boolean .* got float64"),
+        (lambda: nf.dropout(X, mask=np.ones((4, 6), bool)), ValueError, r"x has shape \(6, 4\) and the mask has \(4, 6\)"),
+        (lambda: nf.dropout(X, 0.3, mask=MASK), ValueError, "drawn with p=0.5 and p=0.3 is asked for"),
+        (lambda: nf.dropout_backward(X[:2], MASK), ValueError, r"dy has shape \(2, 4\) and the mask has \(6, 4\)"),
+        (lambda: nf.dropout_backward(X, np.ones((6, 4), bool)), TypeError, "mask must be the DropoutMask .* got ndarray"),
+        (lambda: nf.moments(np.array(["a"])), TypeError, "got dtype <U1"),
+        (lambda: nf.moments(np.array([1j])), TypeError, "x must be real"),
+        (lambda: nf.moments(np.ma.masked_array([1.0])), TypeError, "masked array"),
+        (lambda: nf.moments(X, axis=3), ValueError, "axis 3 is out of bounds"),
+        (lambda: nf.set_engine("fortran"), ValueError, "unknown engine 'fortran': choose one of 'auto'"),
+        (lambda: nf.set_engine(None), TypeError, "engine must be a string, got NoneType"),
+        (lambda: nf.use_engine("fortran").__enter__(), ValueError, "unknown engine"),
+        (lambda: nf.set_num_threads(0), ValueError, "must be 1 or more, got 0"),
+        (lambda: nf.set_num_threads(1.5), TypeError, "must be an integer, got float"),
+        (lambda: nf.set_num_threads(True), TypeError, "must be an integer, got bool"),
+        (lambda: nf.show_config("html"), ValueError, "mode must be"),
+        (lambda: nf.update_running([0.0] * 4, np.ones(4), BN), TypeError, "running_mean must be a floating-point NumPy array"),
+        (lambda: nf.update_running(np.zeros(4, int), np.ones(4), BN), TypeError, "running_mean must be a floating-point"),
+        (lambda: nf.update_running(np.zeros(3), np.ones(4), BN), ValueError, r"running_mean has shape \(3,\)"),
+        (lambda: nf.update_running(np.zeros(4), READ_ONLY[0], BN), ValueError, "running_var is read-only"),
+        (lambda: nf.update_running(np.zeros(4), np.ones(4), BN, momentum=2), ValueError, r"momentum must lie in \[0, 1\]"),
+        (lambda: nf.update_running(np.zeros(4), np.ones(4), BN, momentum=None), ValueError, "num_batches must say"),
+        (lambda: nf.update_running(np.zeros(4), np.ones(4), BN, ddof=6), ValueError, "6 values per channel has no variance with ddof=6"),
+    ],
+)
+def test_the_rest(call, error, text):
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_nothing_is_written_when_something_is_wrong():
+    out = np.full((6, 4), 7, np.float32)
+    for call in (
+        lambda: nf.layer_norm(X, np.ones(5, np.float32), out=out),
+        lambda: nf.layer_norm(X, eps=-1, out=out),
+        lambda: nf.batch_norm_forward(X, bias=np.ones(5, np.float32), out=out),
+        lambda: nf.batch_norm(X, BN.mean, BN.var, eps=-1, out=out),
+        lambda: nf.dropout(X, 2, out=out),
+        lambda: nf.dropout(X, rng="x", out=out),
+        lambda: nf.dropout(X, mask=np.ones(3, bool), out=out),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            call()
+        assert (out == 7).all()
+    mean, var = np.zeros(4), np.ones(4)
+    with pytest.raises(ValueError, match="momentum"):
+        nf.update_running(mean, var, BN, momentum=7)
+    assert (mean == 0).all()
+    assert (var == 1).all()

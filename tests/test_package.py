@@ -1,0 +1,133 @@
+"""The package as its user meets it: import, command line, documentation, the kernels as plain Python."""
+
+import doctest
+import importlib
+import importlib.util
+import os
+import pkgutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import normfast as nf
+from normfast import cli
+
+
+def python(code, *options):
+    """Run code in a fresh interpreter and return what it prints and what it says on stderr."""
+    done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    return done.stdout.strip(), done.stderr
+
+
+def test_import_brings_nothing_heavy():
+    _, report = python("import normfast", "-X", "importtime")
+    heavy = ("numba", "scipy", "llvmlite", "torch", "sklearn", "matplotlib", "cupy")
+    imported = [line.rsplit("|", 1)[-1].strip() for line in report.splitlines()]
+    assert [name for name in imported if name.split(".")[0] in heavy] == []
+    cost = {line.rsplit("|", 1)[-1].strip(): int(line.split("|")[1]) for line in report.splitlines()[1:]}
+    own = cost["normfast"] - cost.get("numpy", 0)
+    assert own < 60_000, f"import normfast costs {own / 1000:.0f} ms beyond NumPy's own"
+
+
+def test_calls_on_the_default_engine_import_neither_numba_nor_scipy():
+    code = "import sys, numpy as np, normfast as nf; nf.layer_norm(np.ones((2, 3))); print({'numba', 'scipy'} & set(sys.modules))"
+    if nf.show_config("dicts")["engines"]["cython"].startswith("missing"):
+        pytest.skip("the Cython engine is not installed here")
+    assert python(code)[0] == "set()"
+
+
+def test_import_changes_nothing_in_the_process():
+    code = """
+import numpy as np, os, threading, warnings
+def state():
+    return (np.geterr(), np.random.get_state()[1].tobytes(), threading.active_count(), dict(os.environ), list(warnings.filters),
+            float(np.float64(2.0**-1040) * np.float64(0.5)), float(np.float32(1e-40) * np.float32(0.5)), 1.0 + 2.0**-53)
+before = state()
+import normfast as nf
+nf.layer_norm(np.ones((2000, 300), np.float32)); nf.dropout(np.ones(10)); nf.moments(np.ones(10))
+after = state()
+assert before[:1] + before[3:] == after[:1] + after[3:] and before[1] == after[1], (before, after)
+assert after[5] > 0 and after[6] > 0
+print("same")
+"""
+    assert python(code)[0] == "same"
+
+
+def modules():
+    names = [module.name for module in pkgutil.walk_packages(nf.__path__, "normfast.")]
+    return ["normfast"] + [name for name in names if not name.split(".")[-1].startswith(("baseline", "x86_64"))]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_in_docstrings(name):
+    if ".engines.cython." in name:
+        return  # compiled from files whose examples run here
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{name} needs {error.name}, which is not installed")
+    threads = nf.get_num_threads()
+    try:
+        failed, _ = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    finally:
+        nf.set_num_threads(threads)
+    assert failed == 0
+
+
+def test_every_public_function_has_an_example():
+    for name in nf.__all__:
+        thing = getattr(nf, name)
+        assert thing.__doc__, name
+        if callable(thing) and name not in ("NormGradients", "NormStats"):
+            assert ">>>" in thing.__doc__, f"{name} has no example"
+
+
+def test_kernels_run_as_plain_python(rng):
+    """The text means in Python what it means compiled."""
+    from normfast.kernels import layer_norm, philox
+
+    x = rng.standard_normal((3, 100))
+    y, buffer, (mean, rstd, var) = np.empty_like(x), np.empty(1024), np.empty((3, 3))
+    for streamed in (False, True):
+        layer_norm.layer_norm_rows(x, np.ones(100), np.zeros(100), 100, 1e-5, y, mean, rstd, var, 0, 3, streamed, buffer)
+        assert np.abs(y - nf.layer_norm(x)).max() < 1e-13
+    words = np.empty(1024, np.uint32)
+    philox.random_block(np.zeros(4, np.uint64), 0, words)
+    assert int(words[0]) == 0x6627E8D5
+
+
+@pytest.mark.filterwarnings("default")
+def test_demo(tmp_path, capsys):
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    picture = tmp_path / "curves.png"
+    assert cli.main(["demo", "--epochs", "8", "--seed", "3", "--out", str(picture)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in ("with batch norm", "without", "time per step", "largest error against float64", "360 of 360 predictions are the same"):
+        assert part in text
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert cli.main(["demo", "--epochs", "1", "--engine", "numpy", "--no-plot"]) == 0
+    assert "picture" not in capsys.readouterr().out
+
+
+def test_info(capsys):
+    assert cli.main(["info"]) == 0
+    assert "engine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["demo", "--epochs", "0"], ["demo", "--engine", "fortran"]])
+def test_wrong_commands(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_benchmark_runs(capsys):
+    path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "benchmarks", "norms.py")
+    spec = importlib.util.spec_from_file_location("norms", path)
+    norms = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(norms)
+    norms.main(["--seconds", "0.01"], {"layer_norm": [(3, 50)], "batch_norm": [(8, 5), (2, 3, 4, 4)]})
+    assert capsys.readouterr().out.count("normfast") == 3
