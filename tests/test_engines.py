@@ -167,5 +167,7 @@ def test_every_engine_has_the_same_methods():
     from normfast.engines.compiled import CompiledEngine
     from normfast.engines.numpy import NumpyEngine
 
-    public = [{name for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))} for cls in (CompiledEngine, NumpyEngine)]
+    public = [
+        {name for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))} for cls in (CompiledEngine, NumpyEngine)
+    ]
     assert public[0] == public[1]

@@ -93,7 +93,7 @@ def test_out(engine, call, rng):
     source = memory[:400].reshape(20, 20)
     source[...] = x
     call(source, source.T)
-    assert (source.T == expected).all()
+    assert (expected == source.T).all()
 
 
 def test_out_may_overlap_the_weight(rng):

@@ -67,9 +67,7 @@ class CompiledEngine:
             splits = column_splits(r, c)
             piece_mean, piece_m2 = np.empty((2, a * splits, c))
             work = np.empty((threads, 6 * WIDTH), sums)
-            drivers.column_moments(
-                like, wide, x.reshape(-1, c), r, splits, WIDTH, work, piece_mean, piece_m2, mean, m2, scale, threads
-            )
+            drivers.column_moments(like, wide, x.reshape(-1, c), r, splits, WIDTH, work, piece_mean, piece_m2, mean, m2, scale, threads)
 
     def layer_norm_forward(self, x, weight, bias, eps, y, mean, rstd, var):
         """Rows of (rows, n); weight and bias (n,) of x's type."""
@@ -99,7 +97,8 @@ class CompiledEngine:
             splits_r, splits_s = slab_splits(r, s)
             piece_mean, piece_m2 = np.empty((2, a * c * splits_r * splits_s))
             self._drivers[x.dtype, x.dtype].slab_forward(
-                x.dtype.type(0), x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2, weight.reshape(-1), bias.reshape(-1), eps, y.reshape(-1, s),
+                x.dtype.type(0), x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2,
+                weight.reshape(-1), bias.reshape(-1), eps, y.reshape(-1, s),
                 mean.reshape(-1), m2.reshape(-1), scale.reshape(-1), rstd.reshape(-1), var.reshape(-1), threads,
             )  # fmt: skip
         else:
@@ -116,12 +115,23 @@ class CompiledEngine:
         like = x.dtype.type(0)
         if s > 1 or c == 1:
             self._drivers[x.dtype, x.dtype].slab_affine(
-                like, x.reshape(-1, s), r, c, *slab_splits(r, s), mean.reshape(-1), rstd.reshape(-1),
-                weight.reshape(-1), bias.reshape(-1), y.reshape(-1, s), threads,
+                like,
+                x.reshape(-1, s),
+                r,
+                c,
+                *slab_splits(r, s),
+                mean.reshape(-1),
+                rstd.reshape(-1),
+                weight.reshape(-1),
+                bias.reshape(-1),
+                y.reshape(-1, s),
+                threads,
             )
         else:
             factors = np.empty((5, a, c), x.dtype)
-            self._drivers[x.dtype, x.dtype].column_affine(like, x.reshape(-1, c), r, mean, rstd, weight, bias, factors, y.reshape(-1, c), threads)
+            self._drivers[x.dtype, x.dtype].column_affine(
+                like, x.reshape(-1, c), r, mean, rstd, weight, bias, factors, y.reshape(-1, c), threads
+            )
 
     def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
         """Writes dx and returns dweight and dbias (a, c), float64."""
@@ -153,11 +163,13 @@ class CompiledEngine:
 
     def dropout(self, x, key, position, threshold, scale, y):
         """y = x * scale where word `position + k` of the key's stream reaches the threshold, else 0; x and y are one run."""
-        threads = workers(2 * x.size)  # an element costs twice that of a norm
+        threads = workers(x.size)
         work = np.empty((threads, 1024), np.uint32)
-        self._drivers[x.dtype, x.dtype].dropout(x.dtype.type(0), x, key, position, np.uint32(threshold), x.dtype.type(scale), work, y, threads)
+        self._drivers[x.dtype, x.dtype].dropout(
+            x.dtype.type(0), x, key, position, np.uint32(threshold), x.dtype.type(scale), work, y, threads
+        )
 
     def random_words(self, key, position, words):
         """The words of the key's stream from `position` on."""
-        threads = workers(2 * words.size)
+        threads = workers(words.size)
         self._untyped.random_words(key, position, np.empty((threads, 1024), np.uint32), words, threads)

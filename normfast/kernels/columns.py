@@ -4,6 +4,7 @@ Tiles of rows are added up side by side in x's type (or wider) and folded into t
 of `moments.py`: TILE terms are the longest chain. `left..right` are the columns one worker takes.
 """
 
+from normfast.kernels.factors import *
 from normfast.kernels.moments import *
 from normfast.kernels.normalize import *
 from normfast.kernels.primitives import *
@@ -100,8 +101,7 @@ def merge_pieces(block, r, c, splits, left, right, piece_mean, piece_m2, mean, m
         more = r * (p + 1) // splits - count
         next_mean = chunk(row(piece_mean, block * splits + p, c), left, right)
         next_m2 = chunk(row(piece_m2, block * splits + p, c), left, right)
-        for j in range(n):
-            _, mean[j], m2[j] = merge(count, mean[j], m2[j], more, next_mean[j], next_m2[j])
+        merge_columns(n, count, mean, m2, more, next_mean, next_m2)
 
 
 def rescale(x, lo, hi, left, c, n, m2, like, scale):
@@ -149,31 +149,6 @@ def add_deviations_of_4(x0, x1, x2, x3, n, shift, d, dd):
         dd[j] += (t0 * t0 + t1 * t1) + (t2 * t2 + t3 * t3)
 
 
-def fold(n, m, count, shift, d, dd, mean, rest, m2):
-    """Welford's recurrence with m rows whose sums are d and dd about `shift`; count includes them."""
-    for j in range(n):
-        error = (mean[j] - shift[j]) + rest[j]
-        e = d[j] - m * error
-        ee = dd[j] + error * (m * error - 2.0 * d[j])
-        mean[j], rest[j] = split_sum(mean[j], rest[j] + e / count)
-        m2[j] = max(m2[j] + (ee - e * e / count), 0.0) if ee == ee else ee
-
-
-def column_factors(n, mean, rstd, weight, bias, like, scale, high, a, a_low, b):
-    """Factors of y = (x * scale - high) * (a + a_low) + b for each column; returns whether a scale is not 1."""
-    scaled = 0
-    for j in range(n):
-        s, h, r, low = centre(mean[j], rstd[j], like)
-        scale[j] = s
-        high[j] = h
-        a[j] = r * weight[j]
-        a_low[j] = r * weight[j] - a[j]
-        b[j] = low * weight[j] + bias[j]
-        if s != 1.0:
-            scaled = 1
-    return scaled
-
-
 def affine_rows(x, r, c, lo, hi, scaled, scale, high, a, a_low, b, y):
     """Normalize the rows lo..hi; the factors of row i stand in row i // r."""
     for i in range(lo, hi):
@@ -183,18 +158,6 @@ def affine_rows(x, r, c, lo, hi, scaled, scale, high, a, a_low, b, y):
             affine_columns(row(y, i, c), c, row(high, q, c), row(a, q, c), row(a_low, q, c), row(b, q, c), row(y, i, c))
         else:
             affine_columns(row(x, i, c), c, row(high, q, c), row(a, q, c), row(a_low, q, c), row(b, q, c), row(y, i, c))
-
-
-def column_centres(n, mean, rstd, like, scale, high):
-    """Factors of d = x * scale - high for each column; returns whether a scale is not 1."""
-    scaled = 0
-    for j in range(n):
-        s, h, r, low = centre(mean[j], rstd[j], like)
-        scale[j] = s
-        high[j] = h
-        if s != 1.0:
-            scaled = 1
-    return scaled
 
 
 def column_gradient_piece(dy, x, i, r, c, splits, width, scaled, scale, high, work, piece_dy, piece_dy_d):
@@ -253,23 +216,6 @@ def add_gradients_of_2(dy0, dy1, x0, x1, n, high, d, dd):
     for j in range(n):
         d[j] += dy0[j] + dy1[j]
         dd[j] += dy0[j] * (x0[j] - high[j]) + dy1[j] * (x1[j] - high[j])
-
-
-def column_gradient_factors(i, r, c, splits, mean, rstd, weight, piece_dy, piece_dy_d, sum_dy, sum_dy_xhat, like, a, p, q):
-    """The sums of block i from its pieces, and the factors of dx = dy * a + (x * scale - high) * p + q for each column."""
-    for j in range(c):
-        total = total_d = 0.0
-        for k in range(i * splits, (i + 1) * splits):
-            total += row(piece_dy, k, c)[j]
-            total_d += row(piece_dy_d, k, c)[j]
-        s, h, f, low = centre(row(mean, i, c)[j], row(rstd, i, c)[j], like)
-        total_xhat = total_d * f + total * low
-        row(sum_dy, i, c)[j] = total
-        row(sum_dy_xhat, i, c)[j] = total_xhat
-        factor = row(weight, i, c)[j] * row(rstd, i, c)[j]
-        row(a, i, c)[j] = factor
-        row(p, i, c)[j] = -factor * (total_xhat / r) * f
-        row(q, i, c)[j] = -factor * (total / r + total_xhat / r * low)
 
 
 def gradient_rows(dy, x, r, c, lo, hi, scaled, scale, high, a, p, q, dx):

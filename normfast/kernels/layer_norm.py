@@ -1,5 +1,6 @@
 """Layer norm over rows: statistics while the row is read, y while it is still in the first cache."""
 
+from normfast.kernels.factors import *
 from normfast.kernels.moments import *
 from normfast.kernels.normalize import *
 from normfast.kernels.primitives import *

@@ -112,22 +112,30 @@ def inverse_deviation(m2, count, scale, eps):
     return var, scale / sqrt(m2 / count)
 
 
-def centre(mean, rstd, like):
-    """Factors of xhat = (x * scale - high) * r + low in the type of `like`.
-
-    `high` is the mean rounded to that type and `low` carries what the rounding lost: without it |mean| / std = 1e5 costs 4e-3 in
-    float32. scale is 1 unless rstd nears the ends of the type.
-    """
-    scale = 1.0
-    if rstd != 0.0 and not 1e-12 < rstd < 1e12:
-        scale = unit_scale(1.0 / rstd, like)
-    high = cast(mean * scale, like)
-    r = rstd / scale
-    return scale, high, r, (high - mean * scale) * r
-
-
 def finish_statistics(n, count, eps, mean, m2, scale, rstd, var):
     """Turn n scaled moments into mean, variance and 1 / sqrt(variance + eps)."""
     for j in range(n):
         var[j], rstd[j] = inverse_deviation(m2[j], count, scale[j], eps)
         mean[j] = mean[j] / scale[j]
+
+
+# The same for columns side by side; the loops stand in one file with what they call, so that the compiler can vectorize them
+
+
+def fold(n, m, count, shift, d, dd, mean, rest, m2):
+    """Welford's recurrence with m rows whose sums are d and dd about `shift`; count includes them."""
+    for j in range(n):
+        error = (mean[j] - shift[j]) + rest[j]
+        e = d[j] - m * error
+        ee = dd[j] + error * (m * error - 2.0 * d[j])
+        mean[j], rest[j] = split_sum(mean[j], rest[j] + e / count)
+        m2[j] = max(m2[j] + (ee - e * e / count), 0.0) if ee == ee else ee
+
+
+def merge_columns(n, count_a, mean_a, m2_a, count_b, mean_b, m2_b):
+    """Merge the moments b of n columns into a."""
+    share = 1.0 * count_b / (count_a + count_b)
+    for j in range(n):
+        d = mean_b[j] - mean_a[j]
+        mean_a[j] += d * share
+        m2_a[j] += m2_b[j] + d * d * (count_a * share)

@@ -1,6 +1,6 @@
 """What one text cannot say to both compilers: the plain meaning of the words that each engine replaces."""
 
-from math import sqrt  # noqa: F401  (part of the vocabulary)
+from math import sqrt
 
 import numpy as np
 

@@ -5,6 +5,7 @@ taken in pieces, splits_r by splits_s of them, a number that depends on the shap
 bits do not depend on who computes which piece.
 """
 
+from normfast.kernels.factors import *
 from normfast.kernels.moments import *
 from normfast.kernels.normalize import *
 from normfast.kernels.primitives import *

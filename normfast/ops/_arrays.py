@@ -4,6 +4,7 @@ A `Layout` says how an array of any strides lies in memory as a C-contiguous blo
 and s. Rows, NCHW, NHWC, Fortran order and most transposed views are such blocks as they are; what is not is copied.
 """
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -55,12 +56,14 @@ class Layout(NamedTuple):
 
     def pack(self, values, axes):
         """An array over some axes (in their own order) as a run in the order of the block."""
-        if len(axes) > 1:
+        if self.inverse is not None and len(axes) > 1:
             values = values.transpose([axes.index(axis) for axis in self.order if axis in axes])
-        return np.ascontiguousarray(values).reshape(-1)
+        return values.reshape(-1) if values.flags.c_contiguous else np.ascontiguousarray(values).reshape(-1)
 
     def unpack(self, run, axes):
         """Inverse of `pack`, a view."""
+        if self.inverse is None or len(axes) == 1:
+            return run.reshape(self.along(axes))
         order = [axis for axis in self.order if axis in axes]
         return run.reshape([self.shape[axis] for axis in order]).transpose([order.index(axis) for axis in axes])
 
@@ -156,7 +159,7 @@ def parameter(values, layout, axes, dtype, name, default=None):
     """A weight, bias or statistic over the axes, as a run in the order of the block; None stands for the default."""
     shape = layout.along(axes)
     if values is None and default is not None:
-        return _constant(int(np.prod(shape)), dtype, default)
+        return _constant(math.prod(shape), dtype, default)
     if values is None:
         raise TypeError(f"{name} is needed, got None")
     array = floating(values, name)
@@ -184,6 +187,8 @@ def checked_out(out, x):
         raise ValueError(f"out has shape {out.shape} and dtype {out.dtype}: it needs {x.shape} and {x.dtype}, those of x")
     if not out.flags.writeable:
         raise ValueError("out is read-only: it must be writeable")
+    if out.flags.c_contiguous:
+        return
     reach = out.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(out.strides, out.shape, strict=True) if size > 1):
         if stride < reach:

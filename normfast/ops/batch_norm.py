@@ -8,6 +8,9 @@ from normfast.ops._stats import NormStats
 from normfast.ops.layer_norm import NormGradients
 
 
+DOUBLE = np.dtype(np.float64)
+
+
 def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, out=None):
     """Normalize each channel by given statistics, as at inference: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
@@ -53,9 +56,9 @@ def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, out=No
     mean, var, weight, bias = _channels(layout, out, mean=mean, var=var, weight=weight, bias=bias)
     if (var < 0).any():
         raise ValueError(f"var must be 0 or more, got {var.min()}")
-    with np.errstate(all="ignore"):
-        total = var + checked_eps(eps)
-        rstd = np.where(total == 0, 0.0, 1.0 / np.sqrt(total))
+    total = var + checked_eps(eps)
+    constant = total == 0
+    rstd = 1.0 / np.sqrt(np.where(constant, np.inf, total) if constant.any() else total)
     block = layout.target(out, x.dtype)
     if x.size:
         engines.current().batch_norm(layout.load(apart(x, out)), mean, rstd, weight, bias, block)
@@ -65,8 +68,11 @@ def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, out=No
 def _channels(layout, out=None, **parameters):
     """Parameters or statistics of the channels as float64 of shape (a, c), apart from `out`."""
     defaults = {"weight": 1, "bias": 0}
-    runs = (parameter(values, layout, layout.kept, np.float64, name, defaults.get(name)) for name, values in parameters.items())
-    return [apart(run, out).reshape(layout.block[0], layout.block[2]) for run in runs]
+    shape, result = (layout.block[0], layout.block[2]), []
+    for name, values in parameters.items():
+        run = parameter(values, layout, layout.kept, DOUBLE, name, defaults.get(name))
+        result.append((run if out is None else apart(run, out)).reshape(shape))
+    return result
 
 
 def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=None):
@@ -215,4 +221,4 @@ def update_running(running_mean, running_var, stats, *, momentum=0.1, ddof=1, nu
     if stats.count <= ddof:
         raise ValueError(f"a batch of {stats.count} values per channel has no variance with ddof={ddof}: give more than {ddof}")
     running_mean += momentum * (stats.mean - running_mean)
-    running_var += momentum * (stats.moments.var(ddof) - running_var)
+    running_var += momentum * (stats.var * (stats.count / (stats.count - ddof)) - running_var)

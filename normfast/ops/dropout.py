@@ -106,10 +106,10 @@ def checked_p(p):
 
 def key_of(rng):
     """Four uint32 from a source of randomness, by the rules of NumPy's SPEC 7."""
-    if isinstance(rng, np.random.BitGenerator):
-        rng = np.random.Generator(rng)
     if isinstance(rng, np.random.Generator):
         return rng.integers(0, 2**32, size=4, dtype=np.uint32)
+    if isinstance(rng, np.random.BitGenerator):
+        return key_of(np.random.Generator(rng))
     if isinstance(rng, bool) or not (rng is None or hasattr(rng, "__index__") or isinstance(rng, np.random.SeedSequence)):
         raise TypeError(f"rng must be None, an integer, a SeedSequence or a Generator, got {type(rng).__name__}")
     if rng is not None and not isinstance(rng, np.random.SeedSequence) and rng.__index__() < 0:

@@ -33,7 +33,7 @@ class Moments:
     1.5
     """
 
-    __slots__ = ("count", "mean", "m2")
+    __slots__ = ("count", "m2", "mean")
     __array_ufunc__ = None  # so that ndarray + Moments raises instead of making an array of objects
 
     def __init__(self, count, mean, m2):

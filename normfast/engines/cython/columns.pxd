@@ -1,6 +1,6 @@
 cimport cython
 from cython cimport floating
-from .moments cimport centre, larger, merge, split_sum, unit_scale, within_reach
+from .moments cimport fold, larger, merge_columns, unit_scale, within_reach
 from .normalize cimport affine_columns, gradient_columns, multiply_columns
 from .primitives cimport cast, chunk, lane, row
 
@@ -25,7 +25,7 @@ cdef void column_statistics(
     floating* x, Py_ssize_t i, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits, Py_ssize_t width, lane* work,
     double* piece_mean, double* piece_m2, double* mean, double* m2, double* scale) noexcept nogil
 
-@cython.locals(n=Py_ssize_t, p=Py_ssize_t, j=Py_ssize_t, count=Py_ssize_t, more=Py_ssize_t, next_mean="double*", next_m2="double*", _=double)
+@cython.locals(n=Py_ssize_t, p=Py_ssize_t, j=Py_ssize_t, count=Py_ssize_t, more=Py_ssize_t, next_mean="double*", next_m2="double*")
 cdef void merge_pieces(
     Py_ssize_t block, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits, Py_ssize_t left, Py_ssize_t right,
     double* piece_mean, double* piece_m2, double* mean, double* m2) noexcept nogil
@@ -48,23 +48,10 @@ cdef void add_deviations(floating* x, Py_ssize_t n, lane* shift, lane* d, lane* 
 cdef void add_deviations_of_4(
     floating* x0, floating* x1, floating* x2, floating* x3, Py_ssize_t n, lane* shift, lane* d, lane* dd) noexcept nogil
 
-@cython.locals(j=Py_ssize_t, error=double, e=double, ee=double)
-cdef void fold(
-    Py_ssize_t n, Py_ssize_t m, Py_ssize_t count, lane* shift, lane* d, lane* dd, double* mean, lane* rest, double* m2) noexcept nogil
-
-@cython.locals(j=Py_ssize_t, s=double, h=double, r=double, low=double, scaled=bint)
-cdef bint column_factors(
-    Py_ssize_t n, double* mean, double* rstd, double* weight, double* bias, floating like, floating* scale, floating* high,
-    floating* a, floating* a_low, floating* b) noexcept nogil
-
 @cython.locals(i=Py_ssize_t, q=Py_ssize_t)
 cdef void affine_rows(
     floating* x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t lo, Py_ssize_t hi, bint scaled, floating* scale, floating* high, floating* a,
     floating* a_low, floating* b, floating* y) noexcept nogil
-
-@cython.locals(j=Py_ssize_t, s=double, h=double, r=double, low=double, scaled=bint)
-cdef bint column_centres(
-    Py_ssize_t n, double* mean, double* rstd, floating like, floating* scale, floating* high) noexcept nogil
 
 @cython.locals(
     blocks=Py_ssize_t, piece=Py_ssize_t, block=Py_ssize_t, left=Py_ssize_t, right=Py_ssize_t, n=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t,
@@ -80,12 +67,6 @@ cdef void add_gradients(floating* dy, floating* x, Py_ssize_t n, floating* high,
 @cython.locals(j=Py_ssize_t)
 cdef void add_gradients_of_2(
     floating* dy0, floating* dy1, floating* x0, floating* x1, Py_ssize_t n, floating* high, floating* d, floating* dd) noexcept nogil
-
-@cython.locals(
-    j=Py_ssize_t, k=Py_ssize_t, total=double, total_d=double, total_xhat=double, factor=double, s=double, h=double, f=double, low=double)
-cdef void column_gradient_factors(
-    Py_ssize_t i, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits, double* mean, double* rstd, double* weight, double* piece_dy,
-    double* piece_dy_d, double* sum_dy, double* sum_dy_xhat, floating like, floating* a, floating* p, floating* q) noexcept nogil
 
 @cython.locals(i=Py_ssize_t, k=Py_ssize_t)
 cdef void gradient_rows(

@@ -9,7 +9,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t
 from numpy cimport PyArray_DATA, PyArray_DIM, import_array, ndarray
 
-from . cimport columns, layer_norm, moments, philox, slabs
+from . cimport columns, factors, layer_norm, moments, philox, slabs
 from .primitives cimport lane
 
 import_array()
@@ -183,16 +183,16 @@ def column_moments(
 
 
 def column_affine(
-    floating like, ndarray x, Py_ssize_t r, ndarray mean, ndarray rstd, ndarray weight, ndarray bias, ndarray factors, ndarray y,
+    floating like, ndarray x, Py_ssize_t r, ndarray mean, ndarray rstd, ndarray weight, ndarray bias, ndarray work_factors, ndarray y,
     int threads
 ):
-    """factors is working space, (5, a, c) of x's type."""
+    """work_factors is working space, (5, a, c) of x's type."""
     cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), size = a * c, rows = a * r, i, t
-    cdef floating* f = data(factors, like)
+    cdef floating* f = data(work_factors, like)
     cdef bint scaled = False
     with nogil:
         for i in range(a):
-            scaled |= columns.column_factors(
+            scaled |= factors.column_factors(
                 c, doubles(mean) + i * c, doubles(rstd) + i * c, doubles(weight) + i * c, doubles(bias) + i * c, like,
                 f + i * c, f + size + i * c, f + 2 * size + i * c, f + 3 * size + i * c, f + 4 * size + i * c,
             )
@@ -205,16 +205,16 @@ def column_affine(
 
 def column_backward(
     floating like, ndarray dy, ndarray x, Py_ssize_t r, Py_ssize_t splits, Py_ssize_t width, ndarray mean, ndarray rstd,
-    ndarray weight, ndarray work, ndarray factors, ndarray piece_dy, ndarray piece_dy_xhat, ndarray sum_dy, ndarray sum_dy_xhat,
+    ndarray weight, ndarray work, ndarray work_factors, ndarray piece_dy, ndarray piece_dy_xhat, ndarray sum_dy, ndarray sum_dy_xhat,
     ndarray dx, int threads
 ):
-    """work is (threads, 3, width) and factors (5, a, c) of x's type; piece_dy and piece_dy_xhat are (a, splits, c)."""
+    """work is (threads, 3, width) and work_factors (5, a, c) of x's type; piece_dy and piece_dy_xhat are (a, splits, c)."""
     cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), blocks = (c + width - 1) // width, size = a * c, rows = a * r, i, t
-    cdef floating* f = data(factors, like)
+    cdef floating* f = data(work_factors, like)
     cdef bint scaled = False
     with nogil:
         for i in range(a):
-            scaled |= columns.column_centres(c, doubles(mean) + i * c, doubles(rstd) + i * c, like, f + i * c, f + size + i * c)
+            scaled |= factors.column_centres(c, doubles(mean) + i * c, doubles(rstd) + i * c, like, f + i * c, f + size + i * c)
         for t in prange(threads, num_threads=threads, schedule="static"):
             for i in range(a * splits * blocks * t // threads, a * splits * blocks * (t + 1) // threads):
                 columns.column_gradient_piece(
@@ -222,7 +222,7 @@ def column_backward(
                     data(work, like) + 3 * width * t, doubles(piece_dy), doubles(piece_dy_xhat),
                 )
         for i in range(a):
-            columns.column_gradient_factors(
+            factors.column_gradient_factors(
                 i, r, c, splits, doubles(mean), doubles(rstd), doubles(weight), doubles(piece_dy), doubles(piece_dy_xhat),
                 doubles(sum_dy), doubles(sum_dy_xhat), like, f + 2 * size, f + 3 * size, f + 4 * size,
             )

@@ -1,6 +1,7 @@
 cimport cython
 from cython cimport floating
-from .moments cimport BLOCK, centre, inverse_deviation, row_moments
+from .factors cimport centre
+from .moments cimport BLOCK, inverse_deviation, row_moments
 from .normalize cimport multiply, weighted_gradient_run, weighted_run
 from .primitives cimport cast, chunk, prefetch, row, stream
 from .sums cimport weighted_gradient_sums

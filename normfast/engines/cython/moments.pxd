@@ -34,9 +34,14 @@ cdef (double, double, double) row_moments(floating* x, Py_ssize_t n, lane like) 
 @cython.locals(var=double)
 cdef (double, double) inverse_deviation(double m2, double count, double scale, double eps) noexcept nogil
 
-@cython.locals(scale=double, high=double, r=double)
-cdef (double, double, double, double) centre(double mean, double rstd, lane like) noexcept nogil
-
 @cython.locals(j=Py_ssize_t)
 cdef void finish_statistics(
     Py_ssize_t n, double count, double eps, double* mean, double* m2, double* scale, double* rstd, double* var) noexcept nogil
+
+@cython.locals(j=Py_ssize_t, error=double, e=double, ee=double)
+cdef void fold(
+    Py_ssize_t n, Py_ssize_t m, Py_ssize_t count, lane* shift, lane* d, lane* dd, double* mean, lane* rest, double* m2) noexcept nogil
+
+@cython.locals(j=Py_ssize_t, share=double, d=double)
+cdef void merge_columns(
+    Py_ssize_t n, double count_a, double* mean_a, double* m2_a, double count_b, double* mean_b, double* m2_b) noexcept nogil

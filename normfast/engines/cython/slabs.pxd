@@ -1,6 +1,7 @@
 cimport cython
 from cython cimport floating
-from .moments cimport BLOCK, centre, extend, larger, largest, merge, unit_scale, within_reach
+from .factors cimport centre
+from .moments cimport BLOCK, extend, larger, largest, merge, unit_scale, within_reach
 from .normalize cimport affine_run, gradient_run, multiply
 from .primitives cimport cast, chunk, lane, row
 from .sums cimport gradient_sums

@@ -3,8 +3,6 @@
 import threading
 import types
 
-import numpy as np
-
 from normfast.engines.compiled import DOUBLE, SINGLE, CompiledEngine
 from normfast.engines.threads import short_spins
 
@@ -19,7 +17,7 @@ def load():
     loops = types.SimpleNamespace(
         **{name: Driver(f) for name, f in vars(drivers).items() if isinstance(f, types.FunctionType) and f.__module__ == drivers.__name__}
     )
-    return CompiledEngine("numba", {pair: loops for pair in [(SINGLE, SINGLE), (SINGLE, DOUBLE), (DOUBLE, DOUBLE)]})
+    return CompiledEngine("numba", dict.fromkeys([(SINGLE, SINGLE), (SINGLE, DOUBLE), (DOUBLE, DOUBLE)], loops))
 
 
 class Driver:

@@ -2,7 +2,7 @@
 
 from numba import prange
 
-from normfast.engines.numba.kernels import columns, layer_norm, moments, philox, slabs
+from normfast.engines.numba.kernels import columns, factors, layer_norm, moments, philox, slabs
 
 
 def finish_statistics(count, eps, mean, m2, scale, rstd, var):
@@ -25,7 +25,19 @@ def layer_norm_backward(like, dy, x, mean, rstd, weight, dx, tile_dweight, tile_
     tiles = dweight.shape[0]
     for t in prange(tiles):
         layer_norm.layer_norm_gradient_rows(
-            dy, x, mean, rstd, weight, n, dx, rows * t // tiles, rows * (t + 1) // tiles, tile_dweight[t], tile_dbias[t], dweight[t], dbias[t]
+            dy,
+            x,
+            mean,
+            rstd,
+            weight,
+            n,
+            dx,
+            rows * t // tiles,
+            rows * (t + 1) // tiles,
+            tile_dweight[t],
+            tile_dbias[t],
+            dweight[t],
+            dbias[t],
         )
 
 
@@ -67,9 +79,7 @@ def slab_gradient_sums(like, dy, x, r, c, splits_r, splits_s, mean, rstd, piece_
     s = x.shape[1]
     pieces = splits_r * splits_s
     for i in prange(mean.size * pieces):
-        piece_dy[i], piece_dy_xhat[i] = slabs.piece_gradient_sums(
-            dy, x, mean, rstd, i // pieces, i % pieces, r, c, s, splits_r, splits_s
-        )
+        piece_dy[i], piece_dy_xhat[i] = slabs.piece_gradient_sums(dy, x, mean, rstd, i // pieces, i % pieces, r, c, s, splits_r, splits_s)
     for q in range(mean.size):
         slabs.add_pieces(piece_dy, piece_dy_xhat, q, pieces, sum_dy, sum_dy_xhat)
 
@@ -78,14 +88,10 @@ def slab_gradient(like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, sum
     s = x.shape[1]
     pieces = splits_r * splits_s
     for i in prange(mean.size * pieces):
-        slabs.gradient_piece(
-            dy, x, mean, rstd, weight, sum_dy, sum_dy_xhat, i // pieces, i % pieces, r, c, s, splits_r, splits_s, dx
-        )
+        slabs.gradient_piece(dy, x, mean, rstd, weight, sum_dy, sum_dy_xhat, i // pieces, i % pieces, r, c, s, splits_r, splits_s, dx)
 
 
-def slab_backward(
-    like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, dx, threads
-):
+def slab_backward(like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, dx, threads):
     s = x.shape[1]
     pieces = splits_r * splits_s
     for q in prange(mean.size):
@@ -112,34 +118,32 @@ def column_moments(like, wide, x, r, splits, width, work, piece_mean, piece_m2, 
             columns.column_statistics(x, i, r, c, splits, width, work[t], piece_mean, piece_m2, mean, m2, scale)
 
 
-def column_affine(like, x, r, mean, rstd, weight, bias, factors, y, threads):
+def column_affine(like, x, r, mean, rstd, weight, bias, work_factors, y, threads):
     a, c = mean.shape
     rows = a * r
-    scale, high, factor, factor_low, b = factors[0], factors[1], factors[2], factors[3], factors[4]
+    scale, high, factor, factor_low, b = work_factors[0], work_factors[1], work_factors[2], work_factors[3], work_factors[4]
     scaled = False
     for i in range(a):
-        scaled |= columns.column_factors(c, mean[i], rstd[i], weight[i], bias[i], like, scale[i], high[i], factor[i], factor_low[i], b[i])
+        scaled |= factors.column_factors(c, mean[i], rstd[i], weight[i], bias[i], like, scale[i], high[i], factor[i], factor_low[i], b[i])
     for t in prange(threads):
         columns.affine_rows(x, r, c, rows * t // threads, rows * (t + 1) // threads, scaled, scale, high, factor, factor_low, b, y)
 
 
 def column_backward(
-    like, dy, x, r, splits, width, mean, rstd, weight, work, factors, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, dx, threads
+    like, dy, x, r, splits, width, mean, rstd, weight, work, work_factors, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, dx, threads
 ):
     a, c = mean.shape
     rows = a * r
     blocks = (c + width - 1) // width
-    scale, high, f2, f3, f4 = factors[0], factors[1], factors[2], factors[3], factors[4]
+    scale, high, f2, f3, f4 = work_factors[0], work_factors[1], work_factors[2], work_factors[3], work_factors[4]
     scaled = False
     for i in range(a):
-        scaled |= columns.column_centres(c, mean[i], rstd[i], like, scale[i], high[i])
+        scaled |= factors.column_centres(c, mean[i], rstd[i], like, scale[i], high[i])
     for t in prange(threads):
         for i in range(a * splits * blocks * t // threads, a * splits * blocks * (t + 1) // threads):
             columns.column_gradient_piece(dy, x, i, r, c, splits, width, scaled, scale, high, work[t], piece_dy, piece_dy_xhat)
     for i in range(a):
-        columns.column_gradient_factors(
-            i, r, c, splits, mean, rstd, weight, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, like, f2, f3, f4
-        )
+        factors.column_gradient_factors(i, r, c, splits, mean, rstd, weight, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, like, f2, f3, f4)
     for t in prange(threads):
         columns.gradient_rows(dy, x, r, c, rows * t // threads, rows * (t + 1) // threads, scaled, scale, high, f2, f3, f4, dx)
 

@@ -8,8 +8,7 @@ from numba import njit
 
 from normfast.engines.numba import IN_ORDER, REORDERED
 from normfast.engines.numba.primitives import cast, chunk, prefetch, row, stream
-from normfast.kernels import columns, layer_norm, moments, normalize, philox, primitives, slabs, sums
-
+from normfast.kernels import columns, factors, layer_norm, moments, normalize, philox, primitives, slabs, sums
 
 _compiled = {
     primitives.row: row,
@@ -41,6 +40,7 @@ def compiled(source):
 SUMS = sums
 sums = compiled(sums)
 moments = compiled(moments)
+factors = compiled(factors)
 normalize = compiled(normalize)
 layer_norm = compiled(layer_norm)
 slabs = compiled(slabs)

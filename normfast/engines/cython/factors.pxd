@@ -1,0 +1,22 @@
+cimport cython
+from cython cimport floating
+from .moments cimport unit_scale
+from .primitives cimport cast, lane, row
+
+@cython.locals(scale=double, high=double, r=double)
+cdef (double, double, double, double) centre(double mean, double rstd, lane like) noexcept nogil
+
+@cython.locals(j=Py_ssize_t, s=double, h=double, r=double, low=double, scaled=bint)
+cdef bint column_factors(
+    Py_ssize_t n, double* mean, double* rstd, double* weight, double* bias, floating like, floating* scale, floating* high,
+    floating* a, floating* a_low, floating* b) noexcept nogil
+
+@cython.locals(j=Py_ssize_t, s=double, h=double, _=double, scaled=bint)
+cdef bint column_centres(
+    Py_ssize_t n, double* mean, double* rstd, floating like, floating* scale, floating* high) noexcept nogil
+
+@cython.locals(
+    j=Py_ssize_t, k=Py_ssize_t, total=double, total_d=double, total_xhat=double, factor=double, f=double, low=double, _=double)
+cdef void column_gradient_factors(
+    Py_ssize_t i, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits, double* mean, double* rstd, double* weight, double* piece_dy,
+    double* piece_dy_d, double* sum_dy, double* sum_dy_xhat, floating like, floating* a, floating* p, floating* q) noexcept nogil
