@@ -62,6 +62,11 @@ DIRECTIVES = {"cdivision": True, "boundscheck": False, "wraparound": False, "emb
 class BuildKernels(build_ext):
     """Adds the flags that this compiler takes; a build without a compiler ends well."""
 
+    def run(self):
+        super().run()
+        if not self.inplace and Path(".git").exists():  # so that Python started in a clone's folder finds the engine too
+            self.copy_extensions_to_source()
+
     def build_extensions(self):
         kind = self.compiler.compiler_type if self.compiler.compiler_type in FLAGS else "unix"
         try:
