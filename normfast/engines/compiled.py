@@ -12,7 +12,6 @@ from normfast.kernels.moments import BLOCK
 PIECE = 65536  # values in a piece of a statistic: 256 kB of float32, so that 2 cores have 4 pieces from 1 MB on
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 WIDTH = 512  # columns side by side: their sums stay in the first cache
-STREAMED = 8 << 20  # bytes of a result from which it is written past the caches
 TILES = 32  # at most so many row tiles have dweight and dbias of their own
 
 
@@ -36,9 +35,10 @@ def row_tiles(rows, n):
 class CompiledEngine:
     """The operations on checked, C-contiguous blocks; statistics are float64."""
 
-    def __init__(self, name, drivers):
-        """drivers: the loops for each pair (type of the values, type of the sums)."""
+    def __init__(self, name, drivers, streamed):
+        """drivers: the loops for each pair (type of the values, type of the sums); streamed: bytes from which y goes past the caches."""
         self.name = name
+        self._streamed = streamed
         self._drivers = drivers
         self._untyped = drivers[SINGLE, SINGLE]
 
@@ -74,7 +74,7 @@ class CompiledEngine:
         threads = workers(x.size)
         buffers = np.empty((threads, BLOCK), x.dtype)
         self._drivers[x.dtype, x.dtype].layer_norm_forward(
-            x.dtype.type(0), x, weight, bias, eps, y, mean, rstd, var, y.nbytes >= STREAMED, buffers, threads
+            x.dtype.type(0), x, weight, bias, eps, y, mean, rstd, var, y.nbytes >= self._streamed, buffers, threads
         )
 
     def layer_norm_backward(self, dy, x, mean, rstd, weight, dx):

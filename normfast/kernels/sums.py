@@ -1,7 +1,7 @@
 """Sums over a run whose terms may be added in any order: only this file is compiled with reassociation.
 
 Four accumulators stand side by side because one would wait for itself: a fused multiply-add takes four cycles and two can start
-in each. A run is at most `moments.BLOCK` values long, so that a float32 chain has few terms (32 with AVX2).
+in each. A run is at most half a `moments.BLOCK` long where squares are summed, so that a float32 chain has few terms (16 with AVX2).
 """
 
 from normfast.kernels.primitives import *
@@ -31,7 +31,7 @@ def shifted_sums(x, n, scale, shift):
         d0 = x[j] * scale - shift
         s0 += d0
         q0 += d0 * d0
-    return (s0 + s1) + (s2 + s3), (q0 + q1) + (q2 + q3)
+    return (1.0 * s0 + s1) + (1.0 * s2 + s3), (1.0 * q0 + q1) + (1.0 * q2 + q3)  # in float64
 
 
 def gradient_sums(dy, x, n, scale, high):
@@ -48,7 +48,7 @@ def gradient_sums(dy, x, n, scale, high):
     for j in range(2 * half, n):
         s0 += dy[j]
         q0 += dy[j] * (x[j] * scale - high)
-    return s0 + s1, q0 + q1
+    return 1.0 * s0 + s1, 1.0 * q0 + q1
 
 
 def weighted_gradient_sums(dy, x, weight, n, scale, high, r, low, dweight, dbias):

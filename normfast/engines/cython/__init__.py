@@ -34,7 +34,8 @@ def load():
     with short_spins():
         drivers = importlib.import_module(f"{__name__}.{level()}.drivers")
     pairs = [("float", "float"), ("float", "double"), ("double", "double")]
-    return CompiledEngine("cython", {(np.dtype(DTYPES[x]), np.dtype(DTYPES[sums])): variant(drivers, x, sums) for x, sums in pairs})
+    loops = {(np.dtype(DTYPES[x]), np.dtype(DTYPES[sums])): variant(drivers, x, sums) for x, sums in pairs}
+    return CompiledEngine("cython", loops, streamed=8 << 20)
 
 
 def variant(drivers, values, sums):

@@ -7,7 +7,8 @@ cdef Py_ssize_t HEAD, BLOCK
 cdef double SMALLEST, LARGEST
 
 
-@cython.locals(lo=Py_ssize_t, m=Py_ssize_t, shift=lane, first=double, error=double, d=double, dd=double)
+@cython.locals(
+    lo=Py_ssize_t, m=Py_ssize_t, half=Py_ssize_t, shift=lane, first=double, error=double, d=double, dd=double, d1=double, dd1=double)
 cdef (double, double, double) extend(
     floating* x, Py_ssize_t n, double scale, Py_ssize_t count, double mean, double rest, double m2, lane like) noexcept nogil
 
