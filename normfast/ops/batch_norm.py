@@ -7,7 +7,6 @@ from normfast.ops._arrays import apart, checked_eps, checked_out, floating, layo
 from normfast.ops._stats import NormStats
 from normfast.ops.layer_norm import NormGradients
 
-
 DOUBLE = np.dtype(np.float64)
 
 

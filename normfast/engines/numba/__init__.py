@@ -17,7 +17,9 @@ def load():
     loops = types.SimpleNamespace(
         **{name: Driver(f) for name, f in vars(drivers).items() if isinstance(f, types.FunctionType) and f.__module__ == drivers.__name__}
     )
-    return CompiledEngine("numba", dict.fromkeys([(SINGLE, SINGLE), (SINGLE, DOUBLE), (DOUBLE, DOUBLE)], loops))
+    # 12 MB of layer norm take 0.8 to 1.05 of PyTorch's time when streamed and 0.85 when not; 50 MB gain 10 % by it
+    pairs = (SINGLE, SINGLE), (SINGLE, DOUBLE), (DOUBLE, DOUBLE)
+    return CompiledEngine("numba", dict.fromkeys(pairs, loops), streamed=16 << 20)
 
 
 class Driver:
