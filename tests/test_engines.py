@@ -124,7 +124,6 @@ def test_environment_chooses_the_engine():
 
 def test_every_instruction_set_gives_the_same_masks_and_close_results():
     """The builds that this processor runs, chosen by NORMFAST_CPU."""
-    pytest.importorskip("normfast.engines.cython")
     from normfast.engines.cython import LEVELS, level
 
     try:

@@ -139,8 +139,5 @@ def fold(n, m, count, shift, d, dd, mean, rest, m2):
 
 def merge_columns(n, count_a, mean_a, m2_a, count_b, mean_b, m2_b):
     """Merge the moments b of n columns into a."""
-    share = 1.0 * count_b / (count_a + count_b)
     for j in range(n):
-        d = mean_b[j] - mean_a[j]
-        mean_a[j] += d * share
-        m2_a[j] += m2_b[j] + d * d * (count_a * share)
+        _, mean_a[j], m2_a[j] = merge(count_a, mean_a[j], m2_a[j], count_b, mean_b[j], m2_b[j])

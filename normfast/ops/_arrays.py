@@ -168,13 +168,13 @@ def parameter(values, layout, axes, dtype, name, default=None):
     return layout.pack(array if array.dtype == dtype else array.astype(dtype), axes)
 
 
-def statistics(stats, layout, name="stats"):
+def statistics(stats, layout):
     """mean and rstd of a forward call as float64 runs in the order of the block."""
     try:
         mean, rstd = stats.mean, stats.rstd
     except AttributeError:
-        raise TypeError(f"{name} must be what the forward call returned, with fields mean and rstd, got {type(stats).__name__}") from None
-    return [parameter(values, layout, layout.kept, np.float64, f"{name}.{field}") for values, field in ((mean, "mean"), (rstd, "rstd"))]
+        raise TypeError(f"stats must be what the forward call returned, with fields mean and rstd, got {type(stats).__name__}") from None
+    return [parameter(values, layout, layout.kept, np.float64, f"stats.{field}") for values, field in ((mean, "mean"), (rstd, "rstd"))]
 
 
 def checked_out(out, x):

@@ -43,6 +43,6 @@ cdef void finish_statistics(
 cdef void fold(
     Py_ssize_t n, Py_ssize_t m, Py_ssize_t count, lane* shift, lane* d, lane* dd, double* mean, lane* rest, double* m2) noexcept nogil
 
-@cython.locals(j=Py_ssize_t, share=double, d=double)
+@cython.locals(j=Py_ssize_t, _=double)
 cdef void merge_columns(
     Py_ssize_t n, double count_a, double* mean_a, double* m2_a, double count_b, double* mean_b, double* m2_b) noexcept nogil
