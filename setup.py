@@ -15,7 +15,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, CompileError, ExecError, LinkError, PlatformError
 
-KERNELS = ("sums", "moments", "factors", "normalize", "layer_norm", "slabs", "columns", "philox")
+KERNELS = ("sums", "moments", "factors", "normalize", "layer_norm", "slabs", "columns", "philox", "lp_norm", "deviations", "activations",
+           "halves")  # fmt: skip
 REORDERED = ("sums",)  # sums that may be added up in any order; everywhere else the order of the text holds
 SOURCES = Path("normfast/engines/cython")
 
@@ -28,6 +29,9 @@ FLAGS = {
     "unix": ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "--param=vect-max-version-for-alias-checks=50"],
     "msvc": ["/O2", "/fp:contract"],
 }
+# halves.py reads one memory as integers and as floats, which C compilers must be told
+ALIASED = ("halves",)
+ALIAS_FLAGS = {"unix": ["-fno-strict-aliasing"], "msvc": []}
 REORDER_FLAGS = {"unix": ["-fassociative-math", "-fno-signed-zeros"], "msvc": ["/fp:fast"]}
 OPENMP = {"unix": ["-fopenmp"], "msvc": ["/openmp"]}
 MSVC_LEVELS = {"baseline": [], "x86_64_v3": ["/arch:AVX2"]}
@@ -83,7 +87,9 @@ class BuildKernels(build_ext):
         for extension in self.extensions:
             *_, level, name = extension.name.split(".")
             flags = FLAGS[kind] + (LEVELS if kind == "unix" else MSVC_LEVELS)[level] + openmp
-            extension.extra_compile_args = flags + (REORDER_FLAGS[kind] if name in REORDERED else [])
+            extension.extra_compile_args = (
+                flags + (REORDER_FLAGS[kind] if name in REORDERED else []) + (ALIAS_FLAGS[kind] if name in ALIASED else [])
+            )
             extension.extra_link_args = openmp if kind == "unix" else []
         try:
             super().build_extensions()

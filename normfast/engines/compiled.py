@@ -10,7 +10,7 @@ from normfast.engines.threads import workers
 from normfast.kernels.moments import BLOCK
 
 PIECE = 65536  # values in a piece of a statistic: 256 kB of float32, so that 2 cores have 4 pieces from 1 MB on
-SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+HALF, SINGLE, DOUBLE = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 WIDTH = 512  # columns side by side: their sums stay in the first cache
 TILES = 32  # at most so many row tiles have dweight and dbias of their own
 
@@ -45,13 +45,14 @@ class CompiledEngine:
     def moments(self, x, mean, m2):
         """Mean and sum of squared deviations (a, c) of a block, summed in float64."""
         scale = np.empty_like(mean)
-        self._scaled_moments(x, DOUBLE, mean, m2, scale)
+        self.scaled_moments(x, DOUBLE, mean, m2, scale)
         with np.errstate(all="ignore"):  # float64 values above 1e154 have infinite m2
             mean /= scale
             m2 /= scale
             m2 /= scale
 
-    def _scaled_moments(self, x, sums, mean, m2, scale):
+    def scaled_moments(self, x, sums, mean, m2, scale):
+        """Moments (a, c) of x * scale, summed in the dtype `sums`, and the powers of two `scale`, which are 1 but for extreme values."""
         a, r, c, s = x.shape
         threads = workers(x.size)
         drivers = self._drivers[x.dtype, sums]
@@ -69,22 +70,22 @@ class CompiledEngine:
             work = np.empty((threads, 6 * WIDTH), sums)
             drivers.column_moments(like, wide, x.reshape(-1, c), r, splits, WIDTH, work, piece_mean, piece_m2, mean, m2, scale, threads)
 
-    def layer_norm_forward(self, x, weight, bias, eps, y, mean, rstd, var):
-        """Rows of (rows, n); weight and bias (n,) of x's type."""
+    def layer_norm_forward(self, x, weight, bias, eps, centred, y, mean, rstd, var):
+        """Rows of (rows, n); weight and bias (n,) of x's type. Without centring it is RMS norm: mean is 0 and var the mean square."""
         threads = workers(x.size)
         buffers = np.empty((threads, BLOCK), x.dtype)
         self._drivers[x.dtype, x.dtype].layer_norm_forward(
-            x.dtype.type(0), x, weight, bias, eps, y, mean, rstd, var, y.nbytes >= self._streamed, buffers, threads
+            x.dtype.type(0), x, weight, bias, eps, centred, y, mean, rstd, var, y.nbytes >= self._streamed, buffers, threads
         )
 
-    def layer_norm_backward(self, dy, x, mean, rstd, weight, dx):
+    def layer_norm_backward(self, dy, x, mean, rstd, weight, centred, dx):
         """Writes dx and returns dweight and dbias (n,), float64."""
         rows, n = x.shape
         tiles = row_tiles(rows, n)
         tile_dweight, tile_dbias = np.zeros((2, tiles, n), x.dtype)
         dweight, dbias = np.zeros((2, tiles, n))
         self._drivers[x.dtype, x.dtype].layer_norm_backward(
-            x.dtype.type(0), dy, x, mean, rstd, weight, dx, tile_dweight, tile_dbias, dweight, dbias, workers(x.size)
+            x.dtype.type(0), dy, x, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, workers(x.size)
         )
         return dweight.sum(axis=0), dbias.sum(axis=0)
 
@@ -102,7 +103,7 @@ class CompiledEngine:
                 mean.reshape(-1), m2.reshape(-1), scale.reshape(-1), rstd.reshape(-1), var.reshape(-1), threads,
             )  # fmt: skip
         else:
-            self._scaled_moments(x, x.dtype, mean, m2, scale)
+            self.scaled_moments(x, x.dtype, mean, m2, scale)
             self._untyped.finish_statistics(
                 float(r * s), eps, mean.reshape(-1), m2.reshape(-1), scale.reshape(-1), rstd.reshape(-1), var.reshape(-1)
             )
@@ -112,54 +113,110 @@ class CompiledEngine:
         """y = (x - mean) * rstd * weight + bias, all of them (a, c)."""
         a, r, c, s = x.shape
         threads = workers(x.size)
-        like = x.dtype.type(0)
+        drivers, like = self._drivers[x.dtype, x.dtype], x.dtype.type(0)
         if s > 1 or c == 1:
-            self._drivers[x.dtype, x.dtype].slab_affine(
-                like,
-                x.reshape(-1, s),
-                r,
-                c,
-                *slab_splits(r, s),
-                mean.reshape(-1),
-                rstd.reshape(-1),
-                weight.reshape(-1),
-                bias.reshape(-1),
-                y.reshape(-1, s),
-                threads,
-            )
+            factors = (mean.reshape(-1), rstd.reshape(-1), weight.reshape(-1), bias.reshape(-1))
+            drivers.slab_affine(like, x.reshape(-1, s), r, c, *slab_splits(r, s), *factors, y.reshape(-1, s), threads)
         else:
-            factors = np.empty((5, a, c), x.dtype)
-            self._drivers[x.dtype, x.dtype].column_affine(
-                like, x.reshape(-1, c), r, mean, rstd, weight, bias, factors, y.reshape(-1, c), threads
-            )
+            work = np.empty((5, a, c), x.dtype)
+            drivers.column_affine(like, x.reshape(-1, c), r, mean, rstd, weight, bias, work, y.reshape(-1, c), threads)
 
     def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
         """Writes dx and returns dweight and dbias (a, c), float64."""
         a, r, c, s = x.shape
         threads = workers(x.size)
+        dbias, dweight, c1, c2 = np.empty((4, a, c))
+        if (s > 1 or c == 1) and a * c >= 4 * threads:
+            splits = slab_splits(r, s)
+            piece_dy, piece_dy_xhat = np.empty((2, a * c * splits[0] * splits[1]))
+            self._drivers[x.dtype, x.dtype].slab_backward(
+                x.dtype.type(0), dy.reshape(-1, s), x.reshape(-1, s), r, c, *splits, mean.reshape(-1), rstd.reshape(-1), weight.reshape(-1),
+                piece_dy, piece_dy_xhat, dbias.reshape(-1), dweight.reshape(-1), c1.reshape(-1), c2.reshape(-1), dx.reshape(-1, s), threads,
+            )  # fmt: skip
+        else:
+            self.gradient_sums(dy, x, mean, rstd, dbias, dweight)
+            self.gradient(dy, x, mean, rstd, weight, weight * dbias / (r * s), weight * dweight / (r * s), dx)
+        return dweight, dbias
+
+    def gradient_sums(self, dy, x, mean, rstd, sum_dy, sum_dy_xhat):
+        """Sums of dy and of dy * xhat, (a, c)."""
+        a, r, c, s = x.shape
+        threads = workers(x.size)
         drivers, like = self._drivers[x.dtype, x.dtype], x.dtype.type(0)
-        dbias, dweight = np.empty((2, a, c))
         if s > 1 or c == 1:
             splits = slab_splits(r, s)
             piece_dy, piece_dy_xhat = np.empty((2, a * c * splits[0] * splits[1]))
-            dy, x, dx = (block.reshape(-1, s) for block in (dy, x, dx))
-            inputs = (like, dy, x, r, c, *splits, mean.reshape(-1), rstd.reshape(-1))
-            sums = (dbias.reshape(-1), dweight.reshape(-1))
-            if a * c >= 4 * threads:
-                drivers.slab_backward(*inputs, weight.reshape(-1), piece_dy, piece_dy_xhat, *sums, dx, threads)
-            else:
-                drivers.slab_gradient_sums(*inputs, piece_dy, piece_dy_xhat, *sums, threads)
-                drivers.slab_gradient(*inputs, weight.reshape(-1), *sums, dx, threads)
+            drivers.slab_gradient_sums(
+                like, dy.reshape(-1, s), x.reshape(-1, s), r, c, *splits, mean.reshape(-1), rstd.reshape(-1), piece_dy, piece_dy_xhat,
+                sum_dy.reshape(-1), sum_dy_xhat.reshape(-1), threads,
+            )  # fmt: skip
         else:
             splits = column_splits(r, c)
-            piece_dy, piece_dy_xhat = np.empty((2, a * splits, c))
-            work = np.empty((threads, 3 * WIDTH), x.dtype)
-            factors = np.empty((5, a, c), x.dtype)
-            dy, x, dx = (block.reshape(-1, c) for block in (dy, x, dx))
-            drivers.column_backward(
-                like, dy, x, r, splits, WIDTH, mean, rstd, weight, work, factors, piece_dy, piece_dy_xhat, dbias, dweight, dx, threads
+            piece_dy, piece_dy_d = np.empty((2, a * splits, c))
+            work, factors = np.empty((threads, 3 * WIDTH), x.dtype), np.empty((2, a, c), x.dtype)
+            drivers.column_gradient_sums(
+                like, dy.reshape(-1, c), x.reshape(-1, c), r, splits, WIDTH, mean, rstd, work, factors, piece_dy, piece_dy_d, sum_dy,
+                sum_dy_xhat, threads,
+            )  # fmt: skip
+
+    def gradient(self, dy, x, mean, rstd, weight, c1, c2, dx):
+        """dx = rstd * (dy * weight - c1 - xhat * c2), all of them (a, c)."""
+        a, r, c, s = x.shape
+        threads = workers(x.size)
+        drivers, like = self._drivers[x.dtype, x.dtype], x.dtype.type(0)
+        if s > 1 or c == 1:
+            factors = (values.reshape(-1) for values in (mean, rstd, weight, c1, c2))
+            drivers.slab_gradient(like, dy.reshape(-1, s), x.reshape(-1, s), r, c, *slab_splits(r, s), *factors, dx.reshape(-1, s), threads)
+        else:
+            work = np.empty((5, a, c), x.dtype)
+            drivers.column_gradient(
+                like, dy.reshape(-1, c), x.reshape(-1, c), r, mean, rstd, weight, c1, c2, work, dx.reshape(-1, c), threads
             )
-        return dweight, dbias
+
+    def absolute_deviations(self, x, mean, total, most):
+        """Sum and maximum of |x - mean| for each row of (rows, n)."""
+        self._drivers[x.dtype, x.dtype].absolute_deviations(x.dtype.type(0), x, mean, total, most, workers(x.size))
+
+    def count_signs(self, x, mean, limit, count, total):
+        """For each row: how many deviations are at least `limit`, and the sum of their signs."""
+        self._drivers[x.dtype, x.dtype].count_signs(x.dtype.type(0), x, mean, limit, count, total, workers(x.size))
+
+    def add_signs(self, x, mean, limit, factor, dx):
+        """dx += factor * sign(x - mean) in each row where the deviation is at least `limit`."""
+        self._drivers[x.dtype, x.dtype].add_signs(x.dtype.type(0), x, mean, limit, factor, dx, workers(x.size))
+
+    def row_norms(self, x, p, norm):
+        """The p-norm of each row of (rows, n)."""
+        self._drivers[x.dtype, x.dtype].row_norms(x.dtype.type(0), x, p, norm, workers(x.size))
+
+    def lp_gradient(self, dy, x, p, norm, eps, dx):
+        """The gradient of x / max(norm, eps) for each row."""
+        self._drivers[x.dtype, x.dtype].lp_gradient(x.dtype.type(0), dy, x, p, norm, eps, dx, workers(x.size))
+
+    def activate(self, z, code, a):
+        """a = f(z) on one run; the codes are those of `kernels/activations.py`."""
+        self._drivers[z.dtype, z.dtype].activate(z.dtype.type(0), z, code, a, workers(z.size))
+
+    def activate_gradient(self, da, z, code, dz):
+        """dz = da * f'(z) on one run."""
+        self._drivers[z.dtype, z.dtype].activate_gradient(z.dtype.type(0), da, z, code, dz, workers(z.size))
+
+    def widen(self, source, target):
+        """A run of 16-bit floats as float32."""
+        words, bits, threads = source.view(np.uint16), target.view(np.uint32), workers(source.size)
+        if source.dtype == HALF:
+            self._untyped.widen_float16(words, bits, target, threads)
+        else:
+            self._untyped.widen_bfloat16(words, bits, threads)
+
+    def narrow(self, source, target):
+        """A run of float32 rounded to 16-bit floats."""
+        words, bits, threads = target.view(np.uint16), source.view(np.uint32), workers(source.size)
+        if target.dtype == HALF:
+            work = np.empty((threads, 1024), np.float32)
+            self._untyped.narrow_float16(bits, source, work.view(np.uint32), work, words, threads)
+        else:
+            self._untyped.narrow_bfloat16(bits, words, threads)
 
     def dropout(self, x, key, position, threshold, scale, y):
         """y = x * scale where word `position + k` of the key's stream reaches the threshold, else 0; x and y are one run."""

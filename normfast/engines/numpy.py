@@ -4,7 +4,11 @@ The formulas take any dtype and compute in it; the engine below computes in floa
 reduced along r and s, as in `compiled.py`; its methods are those of `compiled.CompiledEngine`.
 """
 
+import math
+
 import numpy as np
+
+from normfast.kernels import activations as codes
 
 REDUCED = (1, 3)
 
@@ -27,11 +31,15 @@ def normalized(x, axes, eps):
     Without variance and eps rstd is 0.
     """
     mean, d, scale = deviations(x, axes)
-    scaled = (d * d).mean(axis=axes, keepdims=True)
+    var, rstd = inverse_deviation((d * d).mean(axis=axes, keepdims=True), scale, eps)
+    return d * (rstd / scale), mean / scale, var, rstd
+
+
+def inverse_deviation(scaled, scale, eps):
+    """Variance and 1 / sqrt(variance + eps) from the variance of x * scale."""
     var = scaled / scale / scale
     within = (var.real + eps > 1e-290) & (var.real + eps < 1e300)
-    rstd = np.where(within, 1.0 / np.sqrt(np.where(within, var + eps, 1.0)), np.where(scaled == 0, 0.0, scale / np.sqrt(scaled)))
-    return d * (rstd / scale), mean / scale, var, rstd
+    return var, np.where(within, 1.0 / np.sqrt(np.where(within, var + eps, 1.0)), np.where(scaled == 0, 0.0, scale / np.sqrt(scaled)))
 
 
 def xhat_of(x, mean, rstd):
@@ -40,11 +48,96 @@ def xhat_of(x, mean, rstd):
     return (x * scale - mean * scale) * (rstd / scale)
 
 
+def root_mean_square(x, axes, eps):
+    """x * rstd, and mean (0), mean square and rstd = 1 / sqrt(mean square + eps); axes are kept."""
+    largest = np.abs(x.real).max(axis=axes, keepdims=True, initial=0.0)
+    exponent = np.frexp(np.where(np.isfinite(largest), largest, 0.0))[1]
+    scale = np.ldexp(np.ones_like(largest), np.minimum(-exponent, 1000))
+    d = x * scale
+    var, rstd = inverse_deviation((d * d).mean(axis=axes, keepdims=True), scale, eps)
+    return d * (rstd / scale), np.zeros_like(var), var, rstd
+
+
 def gradient_of_normalized(dy, xhat, rstd, axes):
     """Gradient with respect to x of xhat, for the gradient dy of xhat."""
     c1 = dy.mean(axis=axes, keepdims=True)
     c2 = (dy * xhat).mean(axis=axes, keepdims=True)
     return rstd * (dy - c1 - xhat * c2)
+
+
+def _signs(x, mean, limit):
+    """Signs of the deviations that are at least `limit`, 0 elsewhere, and which these are; x is (rows, n)."""
+    d = x - mean[:, None]
+    far = np.abs(d) >= limit[:, None]
+    return np.where(far, np.sign(d), 0.0), far
+
+
+def row_norms(x, p):
+    """sum(|x| ** p) ** (1 / p) along the last axis; p = 0 counts, +-inf is the largest or smallest."""
+    a = np.abs(x)
+    if p == 0:
+        return (a != 0).sum(axis=-1).astype(a.dtype)
+    most = a.max(axis=-1) if p > 0 else a.min(axis=-1)
+    unit = np.where((most > 0) & np.isfinite(most), most, 1.0)
+    norm = most if np.isinf(p) else unit * ((a / unit[..., None]) ** p).sum(axis=-1) ** (1.0 / p)
+    return np.where((most > 0) & np.isfinite(most), norm, np.where(np.isnan(a).any(axis=-1), np.nan, most))
+
+
+def lp_gradient(dy, x, p, norm, eps):
+    """Gradient of x / max(norm, eps) for the norms (rows, 1)."""
+    divisor = np.maximum(norm, eps)
+    t = np.abs(x) / divisor
+    inner = (dy * (x / divisor)).sum(axis=-1, keepdims=True)
+    if np.isinf(p):
+        ties = np.abs(x) == norm
+        slope = ties / ties.sum(axis=-1, keepdims=True)
+    else:
+        slope = np.where(t == 0, 0.0, t ** (p - 1.0)) if p else 0.0
+    dx = (dy - np.where(norm > eps, inner * np.sign(x) * slope, 0.0)) / divisor
+    return np.where(divisor > 0, dx, 0.0)
+
+
+def _wide(values):
+    """Statistics (a, c) beside a block (a, r, c, s)."""
+    return values[:, None, :, None]
+
+
+def activated(z, code):
+    """The activations of `kernels/activations.py`, by their codes."""
+    if code == codes.RELU:
+        return np.where(z < 0, 0.0, z)
+    if code == codes.LEAKY_RELU:
+        return np.where(z < 0, codes.SLOPE * z, z)
+    if code == codes.TANH:
+        return np.tanh(z)
+    if code == codes.GELU:
+        return 0.5 * z * _erfc(-codes.ROOT_HALF * z)
+    if code == codes.SOFTPLUS:
+        return np.logaddexp(z, 0.0)
+    sigmoid = _sigmoid(z)
+    return sigmoid if code == codes.SIGMOID else z * sigmoid
+
+
+def activation_slope(z, code):
+    """Their derivatives."""
+    if code in (codes.RELU, codes.LEAKY_RELU):
+        return np.where(z > 0, 1.0, codes.SLOPE if code == codes.LEAKY_RELU else 0.0)
+    if code == codes.TANH:
+        return 1.0 / np.cosh(z) ** 2
+    if code == codes.GELU:
+        return 0.5 * _erfc(-codes.ROOT_HALF * z) + codes.DENSITY * z * np.exp(-0.5 * z * z)
+    sigmoid = _sigmoid(z)
+    if code == codes.SOFTPLUS:
+        return sigmoid
+    bell = sigmoid * _sigmoid(-z)
+    return bell if code == codes.SIGMOID else sigmoid + z * bell
+
+
+def _sigmoid(z):
+    return np.exp(-np.logaddexp(0.0, -z))
+
+
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def philox4x32(counters, key, rounds=10):
@@ -75,25 +168,34 @@ class NumpyEngine:
     name = "numpy"
 
     def moments(self, x, mean, m2):
+        scale = np.empty_like(mean)
+        self.scaled_moments(x, np.float64, mean, m2, scale)
+        with np.errstate(all="ignore"):
+            mean /= scale
+            m2[...] = m2 / scale / scale
+
+    def scaled_moments(self, x, sums, mean, m2, scale):
         with np.errstate(all="ignore"):
             rows = x.transpose(0, 2, 1, 3).astype(np.float64, order="C").reshape(*mean.shape, -1)  # NumPy sums pairwise along rows alone
-            row_mean, d, scale = deviations(rows, (2,))
+            row_mean, d, row_scale = deviations(rows, (2,))
             d_sum, dd_sum = d.sum(axis=2), (d * d).sum(axis=2)
-            mean[...] = (row_mean / scale)[:, :, 0]
-            m2[...] = (dd_sum - d_sum * d_sum / d.shape[2]) / scale[:, :, 0] / scale[:, :, 0]
+            mean[...], scale[...] = row_mean[:, :, 0], row_scale[:, :, 0]
+            m2[...] = dd_sum - d_sum * d_sum / d.shape[2]
 
-    def layer_norm_forward(self, x, weight, bias, eps, y, mean, rstd, var):
+    def layer_norm_forward(self, x, weight, bias, eps, centred, y, mean, rstd, var):
         with np.errstate(all="ignore"):
-            xhat, *stats = normalized(x.astype(np.float64), (1,), eps)
+            xhat, *stats = (normalized if centred else root_mean_square)(x.astype(np.float64), (1,), eps)
             for target, value in zip((mean, var, rstd), stats, strict=True):
                 target[...] = value[:, 0]
             y[...] = xhat * weight + bias
 
-    def layer_norm_backward(self, dy, x, mean, rstd, weight, dx):
+    def layer_norm_backward(self, dy, x, mean, rstd, weight, centred, dx):
         with np.errstate(all="ignore"):
             dy, rstd = dy.astype(np.float64), rstd[:, None]
             xhat = xhat_of(x.astype(np.float64), mean[:, None], rstd)
-            dx[...] = gradient_of_normalized(dy * weight, xhat, rstd, (1,))
+            g = dy * weight
+            c1 = g.mean(axis=1, keepdims=True) if centred else 0.0
+            dx[...] = rstd * (g - c1 - xhat * (g * xhat).mean(axis=1, keepdims=True))
             return (dy * xhat).sum(axis=0), dy.sum(axis=0)
 
     def batch_norm_forward(self, x, weight, bias, eps, y, mean, rstd, var):
@@ -101,19 +203,67 @@ class NumpyEngine:
             xhat, *stats = normalized(x.astype(np.float64), REDUCED, eps)
             for target, value in zip((mean, var, rstd), stats, strict=True):
                 target[...] = value[:, 0, :, 0]
-            y[...] = xhat * weight[:, None, :, None] + bias[:, None, :, None]
+            y[...] = xhat * _wide(weight) + _wide(bias)
 
     def batch_norm(self, x, mean, rstd, weight, bias, y):
         with np.errstate(all="ignore"):
-            xhat = xhat_of(x.astype(np.float64), mean[:, None, :, None], rstd[:, None, :, None])
-            y[...] = xhat * weight[:, None, :, None] + bias[:, None, :, None]
+            y[...] = xhat_of(x.astype(np.float64), _wide(mean), _wide(rstd)) * _wide(weight) + _wide(bias)
 
     def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
+        dbias, dweight = np.empty((2, *mean.shape))
+        self.gradient_sums(dy, x, mean, rstd, dbias, dweight)
+        count = x.shape[1] * x.shape[3]
         with np.errstate(all="ignore"):
-            dy, rstd = dy.astype(np.float64), rstd[:, None, :, None]
-            xhat = xhat_of(x.astype(np.float64), mean[:, None, :, None], rstd)
-            dx[...] = gradient_of_normalized(dy * weight[:, None, :, None], xhat, rstd, REDUCED)
-            return (dy * xhat).sum(axis=REDUCED), dy.sum(axis=REDUCED)
+            self.gradient(dy, x, mean, rstd, weight, weight * dbias / count, weight * dweight / count, dx)
+        return dweight, dbias
+
+    def gradient_sums(self, dy, x, mean, rstd, sum_dy, sum_dy_xhat):
+        with np.errstate(all="ignore"):
+            dy = dy.astype(np.float64)
+            sum_dy[...] = dy.sum(axis=REDUCED)
+            sum_dy_xhat[...] = (dy * xhat_of(x.astype(np.float64), _wide(mean), _wide(rstd))).sum(axis=REDUCED)
+
+    def gradient(self, dy, x, mean, rstd, weight, c1, c2, dx):
+        with np.errstate(all="ignore"):
+            xhat = xhat_of(x.astype(np.float64), _wide(mean), _wide(rstd))
+            dx[...] = _wide(rstd) * (dy.astype(np.float64) * _wide(weight) - _wide(c1) - xhat * _wide(c2))
+
+    def absolute_deviations(self, x, mean, total, most):
+        with np.errstate(all="ignore"):
+            d = np.abs(x - mean[:, None])
+            total[...], most[...] = d.sum(axis=1), d.max(axis=1)
+
+    def count_signs(self, x, mean, limit, count, total):
+        with np.errstate(all="ignore"):
+            signs, far = _signs(x, mean, limit)
+            count[...], total[...] = far.sum(axis=1), signs.sum(axis=1)
+
+    def add_signs(self, x, mean, limit, factor, dx):
+        with np.errstate(all="ignore"):
+            dx += factor[:, None] * _signs(x, mean, limit)[0]
+
+    def row_norms(self, x, p, norm):
+        with np.errstate(all="ignore"):
+            norm[...] = row_norms(x.astype(np.float64), p)
+
+    def lp_gradient(self, dy, x, p, norm, eps, dx):
+        with np.errstate(all="ignore"):
+            dx[...] = lp_gradient(dy.astype(np.float64), x.astype(np.float64), p, norm[:, None], eps)
+
+    def activate(self, z, code, a):
+        with np.errstate(all="ignore"):
+            a[...] = activated(z.astype(np.float64), code)
+
+    def activate_gradient(self, da, z, code, dz):
+        with np.errstate(all="ignore"):
+            dz[...] = da * activation_slope(z.astype(np.float64), code)
+
+    def widen(self, source, target):
+        target[...] = source
+
+    def narrow(self, source, target):
+        with np.errstate(all="ignore"):
+            target[...] = source
 
     def dropout(self, x, key, position, threshold, scale, y):
         keep = words_of(key, position, x.size) >= threshold

@@ -45,18 +45,28 @@ def column_centres(n, mean, rstd, like, scale, high):
     return scaled
 
 
-def column_gradient_factors(i, r, c, splits, mean, rstd, weight, piece_dy, piece_dy_d, sum_dy, sum_dy_xhat, like, a, p, q):
-    """The sums of block i from its pieces, and the factors of dx = dy * a + (x * scale - high) * p + q for each column."""
+def column_gradient_factors(n, mean, rstd, weight, c1, c2, like, scale, high, a, p, q):
+    """Factors of dx = rstd * (dy * weight - c1 - xhat * c2) = dy * a + (x * scale - high) * p + q; whether a scale is not 1."""
+    scaled = 0
+    for j in range(n):
+        s, h, f, low = centre(mean[j], rstd[j], like)
+        scale[j] = s
+        high[j] = h
+        a[j] = weight[j] * rstd[j]
+        p[j] = -rstd[j] * c2[j] * f
+        q[j] = -rstd[j] * (c1[j] + c2[j] * low)
+        if s != 1.0:
+            scaled = 1
+    return scaled
+
+
+def column_gradient_sums(i, c, splits, mean, rstd, piece_dy, piece_dy_d, like, sum_dy, sum_dy_xhat):
+    """The sums of dy and of dy * xhat of block i, from those of dy and of dy * d in its pieces."""
     for j in range(c):
         total = total_d = 0.0
         for k in range(i * splits, (i + 1) * splits):
             total += row(piece_dy, k, c)[j]
             total_d += row(piece_dy_d, k, c)[j]
         _, _, f, low = centre(row(mean, i, c)[j], row(rstd, i, c)[j], like)
-        total_xhat = total_d * f + total * low
         row(sum_dy, i, c)[j] = total
-        row(sum_dy_xhat, i, c)[j] = total_xhat
-        factor = row(weight, i, c)[j] * row(rstd, i, c)[j]
-        row(a, i, c)[j] = factor
-        row(p, i, c)[j] = -factor * (total_xhat / r) * f
-        row(q, i, c)[j] = -factor * (total / r + total_xhat / r * low)
+        row(sum_dy_xhat, i, c)[j] = total_d * f + total * low

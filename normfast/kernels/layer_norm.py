@@ -1,4 +1,4 @@
-"""Layer norm over rows: statistics while the row is read, y while it is still in the first cache."""
+"""Layer norm and, without centring, RMS norm over rows: statistics while the row is read, y while it is still in the first cache."""
 
 from normfast.kernels.factors import *
 from normfast.kernels.moments import *
@@ -9,12 +9,16 @@ from normfast.kernels.sums import *
 TILE = 64  # rows whose dy and dy * xhat are added in x's type before float64 takes over
 
 
-def layer_norm_rows(x, weight, bias, n, eps, y, mean, rstd, var, lo, hi, streamed, buffer):
+def layer_norm_rows(x, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi, streamed, buffer):
     """Forward, rows lo..hi; if `streamed`, y goes past the caches, through a buffer of BLOCK values."""
     for i in range(lo, hi):
         xi = row(x, i, n)
         like = xi[0]
-        m, m2, scale = row_moments(xi, n, like)
+        m = 0.0
+        if centred:
+            m, m2, scale = row_moments(xi, n, like)
+        else:
+            m2, scale = row_squares(xi, n, like)
         v, r = inverse_deviation(m2, n, scale, eps)
         mean[i] = m / scale
         rstd[i] = r
@@ -43,7 +47,7 @@ def layer_norm_rows(x, weight, bias, n, eps, y, mean, rstd, var, lo, hi, streame
             left = right
 
 
-def layer_norm_gradient_rows(dy, x, mean, rstd, weight, n, dx, lo, hi, tile_dweight, tile_dbias, dweight, dbias):
+def layer_norm_gradient_rows(dy, x, mean, rstd, weight, n, centred, dx, lo, hi, tile_dweight, tile_dbias, dweight, dbias):
     """Backward, rows lo..hi; their shares of dweight and dbias are added to the float64 `dweight` and `dbias`."""
     for i in range(lo, hi):
         dyi = row(dy, i, n)
@@ -63,7 +67,7 @@ def layer_norm_gradient_rows(dy, x, mean, rstd, weight, n, dx, lo, hi, tile_dwei
             c1 += d
             c2 += dd
             left = right
-        c1 /= n
+        c1 = c1 / n if centred else 0.0
         c2 /= n
         # dx = rstd * (dy * weight - c1 - xhat * c2)
         a = cast(rstd[i], like)

@@ -68,6 +68,14 @@ def merge(count_a, mean_a, m2_a, count_b, mean_b, m2_b):
     return count, mean_a + d * share, m2_a + m2_b + d * d * (count_a * share)
 
 
+def unmerge(count, mean, m2, count_b, mean_b, m2_b):
+    """Moments of a set without its part b: the inverse of `merge`; works on numbers and on arrays."""
+    count_a = count - count_b
+    mean_a = mean + (mean - mean_b) * (count_b / count_a)
+    d = mean_a - mean_b
+    return count_a, mean_a, m2 - m2_b - d * d * (count_a * (count_b / count))
+
+
 def unit_scale(a, like):
     """Power of two that brings a > 0 into [0.5, 1), or as near as the type of `like` can; 1 for zero, infinity and NaN."""
     scale = 1.0
@@ -105,6 +113,28 @@ def row_moments(x, n, like):
         scale = unit_scale(largest(x, n), like)
         mean, _, m2 = extend(x, n, scale, 0, 0.0, 0.0, 0.0, like)
     return mean, m2, scale
+
+
+def row_squares(x, n, like):
+    """Sum of the squares of x * scale, and that scale, as `row_moments`."""
+    scale = 1.0
+    squares = sum_squares(x, n, scale, like)
+    if not within_reach(squares, n):
+        scale = unit_scale(largest(x, n), like)
+        squares = sum_squares(x, n, scale, like)
+    return squares, scale
+
+
+def sum_squares(x, n, scale, like):
+    """Sum of (x * scale)**2, half a block at a time in the type of `like`."""
+    total = 0.0
+    lo = 0
+    while lo < n:
+        m = min(n - lo, BLOCK // 2)
+        _, dd = shifted_sums(chunk(x, lo, lo + m), m, cast(scale, like), cast(0.0, like))
+        total += dd
+        lo += m
+    return total
 
 
 def inverse_deviation(m2, count, scale, eps):

@@ -1,6 +1,6 @@
 """What one text cannot say to both compilers: the plain meaning of the words that each engine replaces."""
 
-from math import sqrt
+from math import erfc, exp, log1p, pow, sqrt, tanh
 
 import numpy as np
 
@@ -18,6 +18,11 @@ def chunk(run, lo, hi):
 def cast(value, like):
     """The number rounded to the type of `like`."""
     return type(like)(value)
+
+
+def uint32(value):
+    """The number as an unsigned integer of 32 bits."""
+    return np.uint32(value)
 
 
 def uint64(value):

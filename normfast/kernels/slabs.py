@@ -106,18 +106,16 @@ def piece_gradient_sums(dy, x, mean, rstd, q, p, r, c, s, splits_r, splits_s):
     return total, total_xhat
 
 
-def gradient_piece(dy, x, mean, rstd, weight, sum_dy, sum_dy_xhat, q, p, r, c, s, splits_r, splits_s, dx):
-    """dx = weight * rstd * (dy - mean(dy) - xhat * mean(dy * xhat)) on piece p of channel q."""
+def gradient_piece(dy, x, mean, rstd, weight, c1, c2, q, p, r, c, s, splits_r, splits_s, dx):
+    """dx = rstd * (dy * weight - c1 - xhat * c2) on piece p of channel q."""
     k = p // splits_s
     lo = s * (p % splits_s) // splits_s
     hi = s * (p % splits_s + 1) // splits_s
     like = row(x, 0, s)[0]
     scale, high, factor, low = centre(mean[q], rstd[q], like)
     a = weight[q] * rstd[q]
-    c1 = sum_dy[q] / (r * s)
-    c2 = sum_dy_xhat[q] / (r * s)
-    p_d = cast(-a * c2 * factor, like)
-    p_1 = cast(-a * (c1 + c2 * low), like)
+    p_d = cast(-rstd[q] * c2[q] * factor, like)
+    p_1 = cast(-rstd[q] * (c1[q] + c2[q] * low), like)
     for i in range(r * k // splits_r, r * (k + 1) // splits_r):
         run = run_index(q, i, r, c)
         dyi = chunk(row(dy, run, s), lo, hi)

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+DOUBLE = FLOATS[1]
+HALVES = ("float16", "bfloat16")  # by name: the dtype bfloat16 belongs to the package ml_dtypes, which need not be installed
 
 
 class Layout(NamedTuple):
@@ -81,10 +83,10 @@ def _layout(shape, strides, itemsize, axes, kept, rows):
     natural = tuple(range(len(shape)))
     by_stride = tuple(sorted(natural, key=lambda axis: (shape[axis] > 1, -strides[axis])))
     order = next((order for order in (natural, by_stride) if _dense(shape, strides, itemsize, order)), natural)
-    block = _grouped(shape, order, reduced)
+    block = grouped(shape, order, reduced)
     if block is None or (rows and block[:2] != (1, 1)):
         order = kept + reduced
-        block = _grouped(shape, order, reduced)
+        block = grouped(shape, order, reduced)
     inverse = None if order == natural else tuple(order.index(axis) for axis in natural)
     return Layout(shape, order, inverse, block, kept, reduced)
 
@@ -99,7 +101,7 @@ def _dense(shape, strides, itemsize, order):
     return True
 
 
-def _grouped(shape, order, reduced):
+def grouped(shape, order, reduced):
     """Sizes (a, r, c, s) of the block, or None if the axes change sides too often."""
     sizes = [1, 1, 1, 1]
     slot = 3
@@ -123,21 +125,27 @@ def layout_of(x, axes, *, kept=False, rows=False):
 
 
 def floating(x, name="x"):
-    """The argument as a native float32 or float64 array."""
+    """The argument as an aligned array of native float16, bfloat16, float32 or float64."""
     if type(x) is np.ndarray and x.dtype in FLOATS and x.flags.aligned:
         return x
     array = plain(x, name)
-    if array.dtype.newbyteorder("=") not in FLOATS:
-        raise TypeError(f"{name} must be float32 or float64, got {array.dtype}: convert it with astype(np.float32)")
-    return array.astype(array.dtype.newbyteorder("="), copy=not array.flags.aligned)
+    native = array.dtype.newbyteorder("=")
+    if native not in FLOATS and native.name not in HALVES:
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {array.dtype}: convert it with astype(np.float32)")
+    return array.astype(native, copy=not array.flags.aligned)
+
+
+def computing(dtype):
+    """The dtype that values of a dtype are computed in: float32 for those of 16 bits."""
+    return dtype if dtype in FLOATS else FLOATS[0]
 
 
 def plain(x, name):
     """The argument as an ndarray; masked arrays and what is no array of numbers raise."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost: fill it, or select its valid values")
-    array = np.asarray(x)
-    if array.dtype == object or array.dtype.kind not in "fiubc":
+    array = np.from_dlpack(x) if hasattr(x, "__dlpack__") and not hasattr(x, "__array__") else np.asarray(x)
+    if array.dtype == object or (array.dtype.kind not in "fiubc" and array.dtype.name not in HALVES):
         raise TypeError(f"{name} must be an array of floating-point numbers, got dtype {array.dtype}")
     return array
 
@@ -168,13 +176,36 @@ def parameter(values, layout, axes, dtype, name, default=None):
     return layout.pack(array if array.dtype == dtype else array.astype(dtype), axes)
 
 
-def statistics(stats, layout):
-    """mean and rstd of a forward call as float64 runs in the order of the block."""
+def statistics(stats, layout, fields=("mean", "rstd")):
+    """Statistics of a forward call as float64 runs in the order of the block."""
     try:
-        mean, rstd = stats.mean, stats.rstd
+        values = [getattr(stats, field) for field in fields]
     except AttributeError:
         raise TypeError(f"stats must be what the forward call returned, with fields mean and rstd, got {type(stats).__name__}") from None
-    return [parameter(values, layout, layout.kept, np.float64, f"stats.{field}") for values, field in ((mean, "mean"), (rstd, "rstd"))]
+    return [parameter(value, layout, layout.kept, DOUBLE, f"stats.{field}") for value, field in zip(values, fields, strict=True)]
+
+
+def gradient_dtype(x, weight):
+    """The dtype of dweight and dbias: x's, but that of a wider weight where x has 16 bits."""
+    return x.dtype if weight is None or x.dtype in FLOATS else np.asarray(weight).dtype
+
+
+def direct(layout, *arrays):
+    """Whether a compiled kernel takes the arrays as they lie: float32 or float64, one block each."""
+    return all(array is None or (array.dtype in FLOATS and layout.view(array) is not None) for array in arrays)
+
+
+def checked_where(where, x):
+    """A boolean mask as an array of x's shape (a view), or None."""
+    if where is None:
+        return None
+    mask = np.asarray(where)
+    if mask.dtype != bool:
+        raise TypeError(f"where must be boolean (True takes part), got {mask.dtype}")
+    try:
+        return np.broadcast_to(mask, x.shape)
+    except ValueError:
+        raise ValueError(f"where has shape {mask.shape}, which does not broadcast to {x.shape}, that of x") from None
 
 
 def checked_out(out, x):
@@ -198,7 +229,7 @@ def checked_out(out, x):
 
 def apart(array, out):
     """The array, copied if writing `out` would change values of it that are still to be read."""
-    if out is None or out is array or not np.may_share_memory(array, out):
+    if out is None or array is None or out is array or not np.may_share_memory(array, out):
         return array
     same = array.shape == out.shape and array.strides == out.strides
     return array if same and array.__array_interface__["data"] == out.__array_interface__["data"] else array.copy()

@@ -1,4 +1,4 @@
-"""What a forward call returns beside y: `NormStats`."""
+"""What the norms return beside y: `NormStats` forward, `NormGradients` backward."""
 
 from typing import NamedTuple
 
@@ -13,8 +13,9 @@ class NormStats(NamedTuple):
     Attributes
     ----------
     mean, rstd, var : ndarray
-        Mean, 1 / sqrt(var + eps) and population variance, with the shape of x along the axes that were kept.
-    count : int
+        Mean, 1 / sqrt(var + eps) and population variance, with the shape of x along the axes that were kept. RMS norm has no mean (None)
+        and the mean square as var; batch norm with ord=1 or inf the square of the mean or largest absolute deviation.
+    count : int, or ndarray where a mask leaves out values
         Number of values behind each of them.
     """
 
@@ -26,4 +27,14 @@ class NormStats(NamedTuple):
     @property
     def moments(self):
         """The same as `Moments`, which merge."""
+        if self.mean is None:
+            raise ValueError("RMS norm takes no mean, so its statistics have no moments")
         return Moments(self.count, self.mean, self.var * self.count)
+
+
+class NormGradients(NamedTuple):
+    """Gradients of a normalization with respect to x, weight and bias."""
+
+    dx: np.ndarray
+    dweight: np.ndarray
+    dbias: np.ndarray

@@ -3,19 +3,32 @@
 import numpy as np
 
 from normfast import engines
-from normfast.ops._arrays import apart, checked_eps, checked_out, floating, layout_of, parameter, plain, same_shape, statistics
-from normfast.ops._stats import NormStats
-from normfast.ops.layer_norm import NormGradients
+from normfast.ops._arrays import (
+    DOUBLE,
+    apart,
+    checked_eps,
+    checked_out,
+    checked_where,
+    direct,
+    floating,
+    gradient_dtype,
+    layout_of,
+    parameter,
+    plain,
+    same_shape,
+    statistics,
+)
+from normfast.ops._norm import Course, gradients, normalize
+from normfast.ops._stats import NormGradients, NormStats
+from normfast.ops.activation import checked_activation
 
-DOUBLE = np.dtype(np.float64)
 
-
-def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, out=None):
+def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, activation=None, out=None):
     """Normalize each channel by given statistics, as at inference: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
     Parameters
     ----------
-    x : array_like, float32 or float64
+    x : array_like, float16, bfloat16, float32 or float64
         Of any shape and strides: (N, C), NCHW with axis=1, NHWC with axis=-1, ...
     mean, var : array_like
         Population statistics of the channels: of the shape of x along `axis`. float64 is used in full, whatever x's dtype.
@@ -25,6 +38,8 @@ def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, out=No
         The axis of the channels, which is kept; the statistics run over all others.
     eps : float
         Added to the variance, 0 or more.
+    activation : str, pair of functions or None
+        Applied to y while it is in the cache: see `activation`.
     out : ndarray, optional
         Of x's shape and dtype; takes y. It may be x itself or overlap it.
 
@@ -52,16 +67,23 @@ def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, out=No
     x = floating(x)
     layout = layout_of(x, axis, kept=True)
     checked_out(out, x)
+    activation = checked_activation(activation)
     mean, var, weight, bias = _channels(layout, out, mean=mean, var=var, weight=weight, bias=bias)
     if (var < 0).any():
         raise ValueError(f"var must be 0 or more, got {var.min()}")
     total = var + checked_eps(eps)
     constant = total == 0
     rstd = 1.0 / np.sqrt(np.where(constant, np.inf, total) if constant.any() else total)
-    block = layout.target(out, x.dtype)
-    if x.size:
-        engines.current().batch_norm(layout.load(apart(x, out)), mean, rstd, weight, bias, block)
-    return layout.deliver(block, out)
+    if activation is None and direct(layout, x, out):
+        block = layout.target(out, x.dtype)
+        if x.size:
+            engines.current().batch_norm(layout.load(apart(x, out)), mean, rstd, weight, bias, block)
+        return layout.deliver(block, out)
+    x = apart(x, out)
+    y = np.empty_like(x, subok=False) if out is None else out
+    weight, bias = (layout.unpack(run.reshape(-1), layout.kept) for run in (weight, bias))
+    Course(x, layout, layout.kept, weight, bias, activation=activation).apply((mean, rstd, var), y)
+    return y
 
 
 def _channels(layout, out=None, **parameters):
@@ -74,13 +96,18 @@ def _channels(layout, out=None, **parameters):
     return result
 
 
-def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=None):
+def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, activation=None, ord=2, where=None, out=None):
     """Normalize each channel by the statistics of this batch, as in training.
 
     Parameters
     ----------
-    x, weight, bias, axis, eps, out
+    x, weight, bias, axis, eps, activation, out
         As in `batch_norm`.
+    ord : {2, 1, inf}
+        How the deviation of a channel is measured: root mean square, mean or maximum of |x - mean|. Its square takes the place of the
+        variance, also in `update_running` and `batch_norm`.
+    where : array_like of bool, optional
+        Broadcasts to x; values where it is False take no part in the statistics, and their y is 0.
 
     Returns
     -------
@@ -104,10 +131,13 @@ def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=None)
     (array([ 2., 20.]), array([  1., 100.]), 2)
     """
     x = floating(x)
-    layout = layout_of(x, axis, kept=True)
+    layout = layout_of(x, axis, kept=True, rows=checked_ord(ord) != 2)
     checked_out(out, x)
+    eps, activation, where = checked_eps(eps), checked_activation(activation), checked_where(where, x)
     weight, bias = _channels(layout, out, weight=weight, bias=bias)
-    eps = checked_eps(eps)
+    if ord != 2 or activation is not None or where is not None or not direct(layout, x, out):
+        weight, bias = (layout.unpack(run.reshape(-1), layout.kept) for run in (weight, bias))
+        return normalize(x, layout, layout.kept, weight, bias, eps, out, where, ord=ord, activation=activation)
     a, r, c, s = layout.block
     mean, rstd, var = np.full((3, a, c), np.nan) if x.size == 0 else np.empty((3, a, c))
     block = layout.target(out, x.dtype)
@@ -117,7 +147,14 @@ def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=None)
     return layout.deliver(block, out), stats
 
 
-def batch_norm_backward(dy, x, stats, weight=None, *, axis=1):
+def checked_ord(ord):
+    """Raise unless ord is 1, 2 or infinity."""
+    if ord not in (1, 2, np.inf):
+        raise ValueError(f"ord must be 1, 2 or inf, got {ord!r}")
+    return ord
+
+
+def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activation=None, ord=2, where=None):
     """Gradients of `batch_norm_forward`, from the gradient dy of y.
 
     Parameters
@@ -130,14 +167,17 @@ def batch_norm_backward(dy, x, stats, weight=None, *, axis=1):
         What `batch_norm_forward` returned for x.
     weight : array_like, optional
         The weight of the forward call.
-    axis : int or tuple of int
-        The axis of the forward call.
+    bias : array_like, optional
+        The bias of the forward call; needed where it had an activation, whose argument is computed again.
+    axis, activation, ord, where
+        As in the forward call.
 
     Returns
     -------
     NormGradients
         dx of x's shape and dtype, dweight and dbias of the shape of x along `axis` (also where there is no weight). With
-        xhat = (x - mean) * rstd it is dx = weight * rstd * (dy - mean(dy) - xhat * mean(dy * xhat)).
+        xhat = (x - mean) * rstd it is dx = weight * rstd * (dy - mean(dy) - xhat * mean(dy * xhat)) for ord=2. Where a mask leaves out
+        values their dy is not read and their dx is 0.
 
     Examples
     --------
@@ -150,15 +190,19 @@ def batch_norm_backward(dy, x, stats, weight=None, *, axis=1):
     """
     x = floating(x)
     dy = same_shape(dy, x, "dy")
-    layout = layout_of(x, axis, kept=True)
-    (weight,) = _channels(layout, weight=weight)
+    layout = layout_of(x, axis, kept=True, rows=checked_ord(ord) != 2)
+    dtype, activation, where = gradient_dtype(x, weight), checked_activation(activation), checked_where(where, x)
+    weight, bias = _channels(layout, weight=weight, bias=bias)
+    if ord != 2 or activation is not None or where is not None or not direct(layout, dy, x):
+        weight, bias = (layout.unpack(run.reshape(-1), layout.kept) for run in (weight, bias))
+        return gradients(dy, x, stats, layout, layout.kept, weight, dtype, bias, ord=ord, activation=activation, where=where)
     mean, rstd = (run.reshape(weight.shape) for run in statistics(stats, layout))
     dx = np.empty(layout.block, x.dtype)
     dweight = dbias = np.zeros(weight.shape)
     if x.size:
         dweight, dbias = engines.current().batch_norm_backward(layout.load(dy), layout.load(x), mean, rstd, weight, dx)
-    gradients = (layout.unpack(values.astype(x.dtype), layout.kept) for values in (dweight, dbias))
-    return NormGradients(layout.unload(dx), *gradients)
+    parameters = (layout.unpack(values.astype(dtype), layout.kept) for values in (dweight, dbias))
+    return NormGradients(layout.unload(dx), *parameters)
 
 
 def update_running(running_mean, running_var, stats, *, momentum=0.1, ddof=1, num_batches=None):
@@ -217,7 +261,8 @@ def update_running(running_mean, running_var, stats, *, momentum=0.1, ddof=1, nu
         momentum = 1.0 / (num_batches + 1)
     if not 0.0 <= momentum <= 1.0:
         raise ValueError(f"momentum must lie in [0, 1] or be None, got {momentum}")
-    if stats.count <= ddof:
-        raise ValueError(f"a batch of {stats.count} values per channel has no variance with ddof={ddof}: give more than {ddof}")
+    count = np.asarray(stats.count)
+    if (count <= ddof).any():
+        raise ValueError(f"a batch of {count.min():g} values per channel has no variance with ddof={ddof}: give more than {ddof}")
     running_mean += momentum * (stats.mean - running_mean)
-    running_var += momentum * (stats.var * (stats.count / (stats.count - ddof)) - running_var)
+    running_var += momentum * (stats.var * (count / (count - ddof)) - running_var)

@@ -1,35 +1,38 @@
 """Layer normalization (Ba, Kiros, Hinton 2016): statistics over the features of one sample."""
 
-from typing import NamedTuple
+from normfast.ops._arrays import (
+    checked_eps,
+    checked_out,
+    checked_where,
+    computing,
+    direct,
+    floating,
+    gradient_dtype,
+    layout_of,
+    parameter,
+    same_shape,
+    statistics,
+)
+from normfast.ops._norm import gradients, normalize
+from normfast.ops._rows import rows_backward, rows_forward
+from normfast.ops._stats import NormGradients, NormStats
 
-import numpy as np
 
-from normfast import engines
-from normfast.ops._arrays import apart, checked_eps, checked_out, floating, layout_of, parameter, same_shape, statistics
-from normfast.ops._stats import NormStats
-
-
-class NormGradients(NamedTuple):
-    """Gradients of a normalization with respect to x, weight and bias."""
-
-    dx: np.ndarray
-    dweight: np.ndarray
-    dbias: np.ndarray
-
-
-def layer_norm(x, weight=None, bias=None, *, axis=-1, eps=1e-5, out=None):
+def layer_norm(x, weight=None, bias=None, *, axis=-1, eps=1e-5, where=None, out=None):
     """Normalize over the axes: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
     Parameters
     ----------
-    x : array_like, float32 or float64
+    x : array_like, float16, bfloat16, float32 or float64
         Of any shape and strides.
     weight, bias : array_like, optional
-        Of the shape of x along `axis`.
+        Of the shape of x along `axis`; float32 where x has 16 bits, or as x.
     axis : int or tuple of int
         The axes of one sample's features.
     eps : float
         Added to the population variance, 0 or more. With eps = 0 a constant row still gives the bias.
+    where : array_like of bool, optional
+        Broadcasts to x; values where it is False take no part in the statistics, and their y is 0.
     out : ndarray, optional
         Of x's shape and dtype; takes y. It may be x itself or overlap it.
 
@@ -58,10 +61,10 @@ def layer_norm(x, weight=None, bias=None, *, axis=-1, eps=1e-5, out=None):
     array([[-1.2247,  0.    ,  1.2247],
            [-0.7071, -0.7071,  1.4142]])
     """
-    return layer_norm_forward(x, weight, bias, axis=axis, eps=eps, out=out)[0]
+    return layer_norm_forward(x, weight, bias, axis=axis, eps=eps, where=where, out=out)[0]
 
 
-def layer_norm_forward(x, weight=None, bias=None, *, axis=-1, eps=1e-5, out=None):
+def layer_norm_forward(x, weight=None, bias=None, *, axis=-1, eps=1e-5, where=None, out=None):
     """As `layer_norm`, and the statistics that `layer_norm_backward` needs.
 
     Returns
@@ -79,22 +82,23 @@ def layer_norm_forward(x, weight=None, bias=None, *, axis=-1, eps=1e-5, out=None
     """
     x = floating(x)
     layout = layout_of(x, axis, rows=True)
-    weight = parameter(weight, layout, layout.reduced, x.dtype, "weight", 1)
-    bias = parameter(bias, layout, layout.reduced, x.dtype, "bias", 0)
+    dtype = computing(x.dtype)
+    plain = weight is None and bias is None
+    weight = parameter(weight, layout, layout.reduced, dtype, "weight", 1)
+    bias = parameter(bias, layout, layout.reduced, dtype, "bias", 0)
     eps = checked_eps(eps)
     checked_out(out, x)
-    rows, n = layout.block[2:]
-    mean, rstd, var = np.full((3, rows), np.nan) if x.size == 0 else np.empty((3, rows))
-    block = layout.target(out, x.dtype)
-    if x.size:
-        x, weight, bias = apart(x, out), apart(weight, out), apart(bias, out)
-        rows_of = layout.load(x).reshape(rows, n), block.reshape(rows, n)
-        engines.current().layer_norm_forward(rows_of[0], weight, bias, eps, rows_of[1], mean, rstd, var)
-    stats = NormStats(*(layout.unpack(values, layout.kept) for values in (mean, rstd, var)), n)
-    return layout.deliver(block, out), stats
+    where = checked_where(where, x)
+    columns = plain and not direct(layout, x) and direct(layout_of(x, axis), x)  # rows would be copied, columns lie ready
+    if where is not None or columns:
+        affine = () if plain else layout.reduced
+        parameters = (None, None) if plain else (layout.unpack(run, layout.reduced) for run in (weight, bias))
+        return normalize(x, layout_of(x, axis), affine, *parameters, eps, out, where)
+    y, *statistics = rows_forward(x, layout, weight, bias, eps, True, out)
+    return y, NormStats(*(layout.unpack(values, layout.kept) for values in statistics), layout.block[3])
 
 
-def layer_norm_backward(dy, x, stats, weight=None, *, axis=-1):
+def layer_norm_backward(dy, x, stats, weight=None, *, axis=-1, where=None):
     """Gradients of `layer_norm`, from the gradient dy of y.
 
     Parameters
@@ -107,15 +111,16 @@ def layer_norm_backward(dy, x, stats, weight=None, *, axis=-1):
         What `layer_norm_forward` returned for x.
     weight : array_like, optional
         The weight of the forward call.
-    axis : int or tuple of int
-        The axes of the forward call.
+    axis, where
+        As in the forward call.
 
     Returns
     -------
     NormGradients
         dx of x's shape and dtype, dweight and dbias of the shape of x along `axis` (also where there is no weight). With
         g = dy * weight and xhat = (x - mean) * rstd it is dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), which does not
-        cancel for a large mean; dweight = sum(dy * xhat) and dbias = sum(dy) over the samples.
+        cancel for a large mean; dweight = sum(dy * xhat) and dbias = sum(dy) over the samples. Where a mask leaves out values their dy
+        is not read and their dx is 0.
 
     Examples
     --------
@@ -129,13 +134,11 @@ def layer_norm_backward(dy, x, stats, weight=None, *, axis=-1):
     x = floating(x)
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)
-    weight = parameter(weight, layout, layout.reduced, x.dtype, "weight", 1)
+    dtype = gradient_dtype(x, weight)
+    weight = parameter(weight, layout, layout.reduced, computing(x.dtype), "weight", 1)
+    where = checked_where(where, x)
+    if where is not None:
+        return gradients(dy, x, stats, layout, layout.reduced, layout.unpack(weight, layout.reduced), dtype, where=where)
     mean, rstd = statistics(stats, layout)
-    rows, n = layout.block[2:]
-    dx = np.empty(layout.block, x.dtype)
-    dweight = dbias = np.zeros(n)
-    if x.size:
-        blocks = [block.reshape(rows, n) for block in (layout.load(dy), layout.load(x), dx)]
-        dweight, dbias = engines.current().layer_norm_backward(blocks[0], blocks[1], mean, rstd, weight, blocks[2])
-    gradients = (layout.unpack(values.astype(x.dtype), layout.reduced) for values in (dweight, dbias))
-    return NormGradients(layout.unload(dx), *gradients)
+    dx, *parameters = rows_backward(dy, x, layout, mean, rstd, weight, True)
+    return NormGradients(dx, *(layout.unpack(values.astype(dtype), layout.reduced) for values in parameters))

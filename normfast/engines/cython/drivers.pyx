@@ -6,10 +6,10 @@ sums, and a caller takes the variant it needs once: `layer_norm_forward["float"]
 
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from numpy cimport PyArray_DATA, PyArray_DIM, import_array, ndarray
 
-from . cimport columns, factors, layer_norm, moments, philox, slabs
+from . cimport activations, columns, deviations, factors, halves, layer_norm, lp_norm, moments, philox, slabs
 from .primitives cimport lane
 
 import_array()
@@ -33,26 +33,26 @@ def finish_statistics(double count, double eps, ndarray mean, ndarray m2, ndarra
 
 
 def layer_norm_forward(
-    floating like, ndarray x, ndarray weight, ndarray bias, double eps, ndarray y, ndarray mean, ndarray rstd, ndarray var,
+    floating like, ndarray x, ndarray weight, ndarray bias, double eps, bint centred, ndarray y, ndarray mean, ndarray rstd, ndarray var,
     bint streamed, ndarray buffers, int threads
 ):
     cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), width = PyArray_DIM(buffers, 1), t
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         layer_norm.layer_norm_rows(
-            data(x, like), data(weight, like), data(bias, like), n, eps, data(y, like), doubles(mean), doubles(rstd), doubles(var),
-            rows * t // threads, rows * (t + 1) // threads, streamed, data(buffers, like) + width * t,
+            data(x, like), data(weight, like), data(bias, like), n, eps, centred, data(y, like), doubles(mean), doubles(rstd),
+            doubles(var), rows * t // threads, rows * (t + 1) // threads, streamed, data(buffers, like) + width * t,
         )
 
 
 def layer_norm_backward(
-    floating like, ndarray dy, ndarray x, ndarray mean, ndarray rstd, ndarray weight, ndarray dx, ndarray tile_dweight,
+    floating like, ndarray dy, ndarray x, ndarray mean, ndarray rstd, ndarray weight, bint centred, ndarray dx, ndarray tile_dweight,
     ndarray tile_dbias, ndarray dweight, ndarray dbias, int threads
 ):
     """Tile t of the rows adds to row t of the working spaces tile_dweight, tile_dbias and of the float64 dweight, dbias."""
     cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), tiles = PyArray_DIM(dweight, 0), t
     for t in prange(tiles, nogil=True, num_threads=threads, schedule="static"):
         layer_norm.layer_norm_gradient_rows(
-            data(dy, like), data(x, like), doubles(mean), doubles(rstd), data(weight, like), n, data(dx, like),
+            data(dy, like), data(x, like), doubles(mean), doubles(rstd), data(weight, like), n, centred, data(dx, like),
             rows * t // tiles, rows * (t + 1) // tiles, data(tile_dweight, like) + t * n, data(tile_dbias, like) + t * n,
             doubles(dweight) + t * n, doubles(dbias) + t * n,
         )
@@ -130,19 +130,20 @@ def slab_gradient_sums(
 
 def slab_gradient(
     floating like, ndarray dy, ndarray x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits_r, Py_ssize_t splits_s, ndarray mean,
-    ndarray rstd, ndarray weight, ndarray sum_dy, ndarray sum_dy_xhat, ndarray dx, int threads
+    ndarray rstd, ndarray weight, ndarray c1, ndarray c2, ndarray dx, int threads
 ):
     cdef Py_ssize_t channels = PyArray_DIM(mean, 0), s = PyArray_DIM(x, 1), pieces = splits_r * splits_s, i
     for i in prange(channels * pieces, nogil=True, num_threads=threads, schedule="static"):
         slabs.gradient_piece(
-            data(dy, like), data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(sum_dy), doubles(sum_dy_xhat),
+            data(dy, like), data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(c1), doubles(c2),
             i // pieces, i % pieces, r, c, s, splits_r, splits_s, data(dx, like),
         )
 
 
 def slab_backward(
     floating like, ndarray dy, ndarray x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits_r, Py_ssize_t splits_s, ndarray mean,
-    ndarray rstd, ndarray weight, ndarray piece_dy, ndarray piece_dy_xhat, ndarray sum_dy, ndarray sum_dy_xhat, ndarray dx, int threads
+    ndarray rstd, ndarray weight, ndarray piece_dy, ndarray piece_dy_xhat, ndarray sum_dy, ndarray sum_dy_xhat, ndarray c1, ndarray c2,
+    ndarray dx, int threads
 ):
     """Sums and dx, a channel at a time: its runs are still in the cache when dx is made."""
     cdef Py_ssize_t channels = PyArray_DIM(mean, 0), s = PyArray_DIM(x, 1), pieces = splits_r * splits_s, p, q
@@ -152,9 +153,11 @@ def slab_backward(
                 data(dy, like), data(x, like), doubles(mean), doubles(rstd), q, p, r, c, s, splits_r, splits_s
             )
         slabs.add_pieces(doubles(piece_dy), doubles(piece_dy_xhat), q, pieces, doubles(sum_dy), doubles(sum_dy_xhat))
+        doubles(c1)[q] = doubles(weight)[q] * doubles(sum_dy)[q] / (r * s)
+        doubles(c2)[q] = doubles(weight)[q] * doubles(sum_dy_xhat)[q] / (r * s)
         for p in range(pieces):
             slabs.gradient_piece(
-                data(dy, like), data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(sum_dy), doubles(sum_dy_xhat),
+                data(dy, like), data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(c1), doubles(c2),
                 q, p, r, c, s, splits_r, splits_s, data(dx, like),
             )
 
@@ -203,13 +206,12 @@ def column_affine(
             )
 
 
-def column_backward(
-    floating like, ndarray dy, ndarray x, Py_ssize_t r, Py_ssize_t splits, Py_ssize_t width, ndarray mean, ndarray rstd,
-    ndarray weight, ndarray work, ndarray work_factors, ndarray piece_dy, ndarray piece_dy_xhat, ndarray sum_dy, ndarray sum_dy_xhat,
-    ndarray dx, int threads
+def column_gradient_sums(
+    floating like, ndarray dy, ndarray x, Py_ssize_t r, Py_ssize_t splits, Py_ssize_t width, ndarray mean, ndarray rstd, ndarray work,
+    ndarray work_factors, ndarray piece_dy, ndarray piece_dy_d, ndarray sum_dy, ndarray sum_dy_xhat, int threads
 ):
-    """work is (threads, 3, width) and work_factors (5, a, c) of x's type; piece_dy and piece_dy_xhat are (a, splits, c)."""
-    cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), blocks = (c + width - 1) // width, size = a * c, rows = a * r, i, t
+    """work is (threads, 3, width) and work_factors (2, a, c) of x's type; piece_dy and piece_dy_d are (a, splits, c)."""
+    cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), blocks = (c + width - 1) // width, size = a * c, i, t
     cdef floating* f = data(work_factors, like)
     cdef bint scaled = False
     with nogil:
@@ -219,17 +221,126 @@ def column_backward(
             for i in range(a * splits * blocks * t // threads, a * splits * blocks * (t + 1) // threads):
                 columns.column_gradient_piece(
                     data(dy, like), data(x, like), i, r, c, splits, width, scaled, f, f + size,
-                    data(work, like) + 3 * width * t, doubles(piece_dy), doubles(piece_dy_xhat),
+                    data(work, like) + 3 * width * t, doubles(piece_dy), doubles(piece_dy_d),
                 )
         for i in range(a):
-            factors.column_gradient_factors(
-                i, r, c, splits, doubles(mean), doubles(rstd), doubles(weight), doubles(piece_dy), doubles(piece_dy_xhat),
-                doubles(sum_dy), doubles(sum_dy_xhat), like, f + 2 * size, f + 3 * size, f + 4 * size,
+            factors.column_gradient_sums(
+                i, c, splits, doubles(mean), doubles(rstd), doubles(piece_dy), doubles(piece_dy_d), like, doubles(sum_dy),
+                doubles(sum_dy_xhat),
+            )
+
+
+def column_gradient(
+    floating like, ndarray dy, ndarray x, Py_ssize_t r, ndarray mean, ndarray rstd, ndarray weight, ndarray c1, ndarray c2,
+    ndarray work_factors, ndarray dx, int threads
+):
+    """work_factors is working space, (5, a, c) of x's type."""
+    cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), size = a * c, rows = a * r, i, t
+    cdef floating* f = data(work_factors, like)
+    cdef bint scaled = False
+    with nogil:
+        for i in range(a):
+            scaled |= factors.column_gradient_factors(
+                c, doubles(mean) + i * c, doubles(rstd) + i * c, doubles(weight) + i * c, doubles(c1) + i * c, doubles(c2) + i * c, like,
+                f + i * c, f + size + i * c, f + 2 * size + i * c, f + 3 * size + i * c, f + 4 * size + i * c,
             )
         for t in prange(threads, num_threads=threads, schedule="static"):
             columns.gradient_rows(
                 data(dy, like), data(x, like), r, c, rows * t // threads, rows * (t + 1) // threads, scaled,
                 f, f + size, f + 2 * size, f + 3 * size, f + 4 * size, data(dx, like),
+            )
+
+
+# Absolute deviations and p-norms of rows: x is (rows, n), the results (rows,)
+
+
+def absolute_deviations(floating like, ndarray x, ndarray mean, ndarray total, ndarray most, int threads):
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), i
+    for i in prange(rows, nogil=True, num_threads=threads, schedule="static"):
+        doubles(total)[i], doubles(most)[i] = deviations.absolute_deviations(data(x, like) + i * n, n, doubles(mean)[i])
+
+
+def count_signs(floating like, ndarray x, ndarray mean, ndarray limit, ndarray count, ndarray total, int threads):
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), i
+    for i in prange(rows, nogil=True, num_threads=threads, schedule="static"):
+        doubles(count)[i], doubles(total)[i] = deviations.count_signs(data(x, like) + i * n, n, doubles(mean)[i], doubles(limit)[i])
+
+
+def add_signs(floating like, ndarray x, ndarray mean, ndarray limit, ndarray factor, ndarray dx, int threads):
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), i
+    for i in prange(rows, nogil=True, num_threads=threads, schedule="static"):
+        deviations.add_signs(
+            data(x, like) + i * n, n, doubles(mean)[i], doubles(limit)[i], doubles(factor)[i], data(dx, like) + i * n
+        )
+
+
+def row_norms(floating like, ndarray x, double p, ndarray norm, int threads):
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), i
+    for i in prange(rows, nogil=True, num_threads=threads, schedule="static"):
+        doubles(norm)[i] = lp_norm.row_norm(data(x, like) + i * n, n, p)
+
+
+def lp_gradient(floating like, ndarray dy, ndarray x, double p, ndarray norm, double eps, ndarray dx, int threads):
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), i
+    for i in prange(rows, nogil=True, num_threads=threads, schedule="static"):
+        lp_norm.lp_gradient_row(data(dy, like) + i * n, data(x, like) + i * n, n, p, doubles(norm)[i], eps, data(dx, like) + i * n)
+
+
+# Runs: every argument is one run
+
+
+def activate(floating like, ndarray z, int code, ndarray a, int threads):
+    cdef Py_ssize_t n = PyArray_DIM(z, 0), t, lo
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        lo = n * t // threads
+        activations.activate(data(z, like) + lo, n * (t + 1) // threads - lo, code, data(a, like) + lo)
+
+
+def activate_gradient(floating like, ndarray da, ndarray z, int code, ndarray dz, int threads):
+    cdef Py_ssize_t n = PyArray_DIM(z, 0), t, lo
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        lo = n * t // threads
+        activations.activate_gradient(data(da, like) + lo, data(z, like) + lo, n * (t + 1) // threads - lo, code, data(dz, like) + lo)
+
+
+cdef inline uint16_t* halfwords(ndarray array) noexcept nogil:
+    return <uint16_t*>PyArray_DATA(array)
+
+
+cdef inline uint32_t* words(ndarray array) noexcept nogil:
+    return <uint32_t*>PyArray_DATA(array)
+
+
+def widen_bfloat16(ndarray source, ndarray bits, int threads):
+    cdef Py_ssize_t n = PyArray_DIM(source, 0), t, lo
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        lo = n * t // threads
+        halves.widen_bfloat16(halfwords(source) + lo, n * (t + 1) // threads - lo, words(bits) + lo)
+
+
+def narrow_bfloat16(ndarray bits, ndarray target, int threads):
+    cdef Py_ssize_t n = PyArray_DIM(target, 0), t, lo
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        lo = n * t // threads
+        halves.narrow_bfloat16(words(bits) + lo, n * (t + 1) // threads - lo, halfwords(target) + lo)
+
+
+def widen_float16(ndarray source, ndarray bits, ndarray values, int threads):
+    cdef Py_ssize_t n = PyArray_DIM(source, 0), blocks = (n + 1023) // 1024, b, lo
+    for b in prange(blocks, nogil=True, num_threads=threads, schedule="static"):
+        lo = 1024 * b
+        halves.widen_float16(halfwords(source) + lo, min(n - lo, 1024), words(bits) + lo, <float*>PyArray_DATA(values) + lo)
+
+
+def narrow_float16(ndarray bits, ndarray values, ndarray work_bits, ndarray work, ndarray target, int threads):
+    """work is (threads, 1024) of float32 and work_bits the same memory as uint32."""
+    cdef Py_ssize_t n = PyArray_DIM(target, 0), blocks = (n + 1023) // 1024, b, lo, t
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        for b in range(blocks * t // threads, blocks * (t + 1) // threads):
+            lo = 1024 * b
+            halves.narrow_float16(
+                words(bits) + lo, <float*>PyArray_DATA(values) + lo, min(n - lo, 1024), words(work_bits) + 1024 * t,
+                <float*>PyArray_DATA(work) + 1024 * t, halfwords(target) + lo,
             )
 
 

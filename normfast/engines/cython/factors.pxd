@@ -15,8 +15,12 @@ cdef bint column_factors(
 cdef bint column_centres(
     Py_ssize_t n, double* mean, double* rstd, floating like, floating* scale, floating* high) noexcept nogil
 
-@cython.locals(
-    j=Py_ssize_t, k=Py_ssize_t, total=double, total_d=double, total_xhat=double, factor=double, f=double, low=double, _=double)
-cdef void column_gradient_factors(
-    Py_ssize_t i, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits, double* mean, double* rstd, double* weight, double* piece_dy,
-    double* piece_dy_d, double* sum_dy, double* sum_dy_xhat, floating like, floating* a, floating* p, floating* q) noexcept nogil
+@cython.locals(j=Py_ssize_t, s=double, h=double, f=double, low=double, scaled=bint)
+cdef bint column_gradient_factors(
+    Py_ssize_t n, double* mean, double* rstd, double* weight, double* c1, double* c2, floating like, floating* scale, floating* high,
+    floating* a, floating* p, floating* q) noexcept nogil
+
+@cython.locals(j=Py_ssize_t, k=Py_ssize_t, total=double, total_d=double, f=double, low=double, _=double)
+cdef void column_gradient_sums(
+    Py_ssize_t i, Py_ssize_t c, Py_ssize_t splits, double* mean, double* rstd, double* piece_dy, double* piece_dy_d, floating like,
+    double* sum_dy, double* sum_dy_xhat) noexcept nogil

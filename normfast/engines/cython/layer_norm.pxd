@@ -1,7 +1,7 @@
 cimport cython
 from cython cimport floating
 from .factors cimport centre
-from .moments cimport BLOCK, inverse_deviation, row_moments
+from .moments cimport BLOCK, inverse_deviation, row_moments, row_squares
 from .normalize cimport multiply, weighted_gradient_run, weighted_run
 from .primitives cimport cast, chunk, prefetch, row, stream
 from .sums cimport weighted_gradient_sums
@@ -13,14 +13,14 @@ cdef Py_ssize_t TILE
     i=Py_ssize_t, xi="floating*", like=floating, rounded=floating, m=double, m2=double, v=double, r=double, scale=double, high=double,
     low=double, left=Py_ssize_t, right=Py_ssize_t, target="floating*", following="floating*")
 cdef void layer_norm_rows(
-    floating* x, floating* weight, floating* bias, Py_ssize_t n, double eps, floating* y, double* mean, double* rstd, double* var,
+    floating* x, floating* weight, floating* bias, Py_ssize_t n, double eps, bint centred, floating* y, double* mean, double* rstd, double* var,
     Py_ssize_t lo, Py_ssize_t hi, bint streamed, floating* buffer) noexcept nogil
 
 @cython.locals(
     i=Py_ssize_t, left=Py_ssize_t, right=Py_ssize_t, xi="floating*", dyi="floating*", like=floating, scale=double, high=double,
     r=double, low=double, c1=double, c2=double, d=double, dd=double, a=floating, p=floating, q=floating)
 cdef void layer_norm_gradient_rows(
-    floating* dy, floating* x, double* mean, double* rstd, floating* weight, Py_ssize_t n, floating* dx, Py_ssize_t lo, Py_ssize_t hi,
+    floating* dy, floating* x, double* mean, double* rstd, floating* weight, Py_ssize_t n, bint centred, floating* dx, Py_ssize_t lo, Py_ssize_t hi,
     floating* tile_dweight, floating* tile_dbias, double* dweight, double* dbias) noexcept nogil
 
 @cython.locals(j=Py_ssize_t)

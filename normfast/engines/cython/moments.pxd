@@ -19,6 +19,10 @@ cdef (double, double) split_sum(double a, double b) noexcept nogil
 cdef (double, double, double) merge(
     double count_a, double mean_a, double m2_a, double count_b, double mean_b, double m2_b) noexcept nogil
 
+@cython.locals(count_a=double, mean_a=double, d=double)
+cdef (double, double, double) unmerge(
+    double count, double mean, double m2, double count_b, double mean_b, double m2_b) noexcept nogil
+
 @cython.locals(scale=double)
 cdef double unit_scale(double a, lane like) noexcept nogil
 
@@ -31,6 +35,12 @@ cdef double largest(floating* x, Py_ssize_t n) noexcept nogil
 
 @cython.locals(scale=double, mean=double, m2=double, _=double)
 cdef (double, double, double) row_moments(floating* x, Py_ssize_t n, lane like) noexcept nogil
+
+@cython.locals(scale=double, squares=double)
+cdef (double, double) row_squares(floating* x, Py_ssize_t n, lane like) noexcept nogil
+
+@cython.locals(total=double, lo=Py_ssize_t, m=Py_ssize_t, _=double, dd=double)
+cdef double sum_squares(floating* x, Py_ssize_t n, double scale, lane like) noexcept nogil
 
 @cython.locals(var=double)
 cdef (double, double) inverse_deviation(double m2, double count, double scale, double eps) noexcept nogil

@@ -1,7 +1,7 @@
 """The words of normfast/kernels/primitives.py in C: a block is a pointer to its first value."""
 
 from cython cimport floating
-from libc.math cimport sqrt
+from libc.math cimport erfc, exp, log1p, pow, sqrt, tanh
 from libc.stdint cimport uint32_t, uint64_t
 
 ctypedef fused lane:  # the type a sum is taken in, where it may be wider than the values
@@ -24,6 +24,10 @@ cdef inline item* chunk(item* run, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil:
 
 cdef inline lane cast(double value, lane like) noexcept nogil:
     return <lane>value
+
+
+cdef inline uint32_t uint32(uint32_t value) noexcept nogil:
+    return value
 
 
 cdef inline uint64_t uint64(uint64_t value) noexcept nogil:

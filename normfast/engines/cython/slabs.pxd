@@ -43,9 +43,9 @@ cdef (double, double) piece_gradient_sums(
 
 @cython.locals(
     k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, like=floating, scale=double, high=double, factor=double,
-    low=double, a=double, c1=double, c2=double, p_d=floating, p_1=floating, dyi="floating*", dxi="floating*")
+    low=double, a=double, p_d=floating, p_1=floating, dyi="floating*", dxi="floating*")
 cdef void gradient_piece(
-    floating* dy, floating* x, double* mean, double* rstd, double* weight, double* sum_dy, double* sum_dy_xhat, Py_ssize_t q,
+    floating* dy, floating* x, double* mean, double* rstd, double* weight, double* c1, double* c2, Py_ssize_t q,
     Py_ssize_t p, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s, floating* dx) noexcept nogil
 
 @cython.locals(p=Py_ssize_t, total=double, total_xhat=double)

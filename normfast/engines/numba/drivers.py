@@ -2,7 +2,7 @@
 
 from numba import prange
 
-from normfast.engines.numba.kernels import columns, factors, layer_norm, moments, philox, slabs
+from normfast.engines.numba.kernels import activations, columns, deviations, factors, halves, layer_norm, lp_norm, moments, philox, slabs
 
 
 def finish_statistics(count, eps, mean, m2, scale, rstd, var):
@@ -12,15 +12,15 @@ def finish_statistics(count, eps, mean, m2, scale, rstd, var):
 # Rows: x is (rows, n)
 
 
-def layer_norm_forward(like, x, weight, bias, eps, y, mean, rstd, var, streamed, buffers, threads):
+def layer_norm_forward(like, x, weight, bias, eps, centred, y, mean, rstd, var, streamed, buffers, threads):
     rows, n = x.shape
     for t in prange(threads):
         layer_norm.layer_norm_rows(
-            x, weight, bias, n, eps, y, mean, rstd, var, rows * t // threads, rows * (t + 1) // threads, streamed, buffers[t]
+            x, weight, bias, n, eps, centred, y, mean, rstd, var, rows * t // threads, rows * (t + 1) // threads, streamed, buffers[t]
         )
 
 
-def layer_norm_backward(like, dy, x, mean, rstd, weight, dx, tile_dweight, tile_dbias, dweight, dbias, threads):
+def layer_norm_backward(like, dy, x, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, threads):
     rows, n = x.shape
     tiles = dweight.shape[0]
     for t in prange(tiles):
@@ -31,6 +31,7 @@ def layer_norm_backward(like, dy, x, mean, rstd, weight, dx, tile_dweight, tile_
             rstd,
             weight,
             n,
+            centred,
             dx,
             rows * t // tiles,
             rows * (t + 1) // tiles,
@@ -84,14 +85,16 @@ def slab_gradient_sums(like, dy, x, r, c, splits_r, splits_s, mean, rstd, piece_
         slabs.add_pieces(piece_dy, piece_dy_xhat, q, pieces, sum_dy, sum_dy_xhat)
 
 
-def slab_gradient(like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, sum_dy, sum_dy_xhat, dx, threads):
+def slab_gradient(like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, c1, c2, dx, threads):
     s = x.shape[1]
     pieces = splits_r * splits_s
     for i in prange(mean.size * pieces):
-        slabs.gradient_piece(dy, x, mean, rstd, weight, sum_dy, sum_dy_xhat, i // pieces, i % pieces, r, c, s, splits_r, splits_s, dx)
+        slabs.gradient_piece(dy, x, mean, rstd, weight, c1, c2, i // pieces, i % pieces, r, c, s, splits_r, splits_s, dx)
 
 
-def slab_backward(like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, dx, threads):
+def slab_backward(
+    like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, c1, c2, dx, threads
+):
     s = x.shape[1]
     pieces = splits_r * splits_s
     for q in prange(mean.size):
@@ -100,8 +103,10 @@ def slab_backward(like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, pie
                 dy, x, mean, rstd, q, p, r, c, s, splits_r, splits_s
             )
         slabs.add_pieces(piece_dy, piece_dy_xhat, q, pieces, sum_dy, sum_dy_xhat)
+        c1[q] = weight[q] * sum_dy[q] / (r * s)
+        c2[q] = weight[q] * sum_dy_xhat[q] / (r * s)
         for p in range(pieces):
-            slabs.gradient_piece(dy, x, mean, rstd, weight, sum_dy, sum_dy_xhat, q, p, r, c, s, splits_r, splits_s, dx)
+            slabs.gradient_piece(dy, x, mean, rstd, weight, c1, c2, q, p, r, c, s, splits_r, splits_s, dx)
 
 
 # Columns: x is (a * r, c) with statistics (a, c), each taken in `splits` pieces of rows; columns go `width` at a time
@@ -129,23 +134,106 @@ def column_affine(like, x, r, mean, rstd, weight, bias, work_factors, y, threads
         columns.affine_rows(x, r, c, rows * t // threads, rows * (t + 1) // threads, scaled, scale, high, factor, factor_low, b, y)
 
 
-def column_backward(
-    like, dy, x, r, splits, width, mean, rstd, weight, work, work_factors, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, dx, threads
-):
+def column_gradient_sums(like, dy, x, r, splits, width, mean, rstd, work, work_factors, piece_dy, piece_dy_d, sum_dy, sum_dy_xhat, threads):
     a, c = mean.shape
-    rows = a * r
     blocks = (c + width - 1) // width
-    scale, high, f2, f3, f4 = work_factors[0], work_factors[1], work_factors[2], work_factors[3], work_factors[4]
+    scale, high = work_factors[0], work_factors[1]
     scaled = False
     for i in range(a):
         scaled |= factors.column_centres(c, mean[i], rstd[i], like, scale[i], high[i])
     for t in prange(threads):
         for i in range(a * splits * blocks * t // threads, a * splits * blocks * (t + 1) // threads):
-            columns.column_gradient_piece(dy, x, i, r, c, splits, width, scaled, scale, high, work[t], piece_dy, piece_dy_xhat)
+            columns.column_gradient_piece(dy, x, i, r, c, splits, width, scaled, scale, high, work[t], piece_dy, piece_dy_d)
     for i in range(a):
-        factors.column_gradient_factors(i, r, c, splits, mean, rstd, weight, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, like, f2, f3, f4)
+        factors.column_gradient_sums(i, c, splits, mean, rstd, piece_dy, piece_dy_d, like, sum_dy, sum_dy_xhat)
+
+
+def column_gradient(like, dy, x, r, mean, rstd, weight, c1, c2, work_factors, dx, threads):
+    a, c = mean.shape
+    rows = a * r
+    scale, high, f2, f3, f4 = work_factors[0], work_factors[1], work_factors[2], work_factors[3], work_factors[4]
+    scaled = False
+    for i in range(a):
+        scaled |= factors.column_gradient_factors(
+            c, mean[i], rstd[i], weight[i], c1[i], c2[i], like, scale[i], high[i], f2[i], f3[i], f4[i]
+        )
     for t in prange(threads):
         columns.gradient_rows(dy, x, r, c, rows * t // threads, rows * (t + 1) // threads, scaled, scale, high, f2, f3, f4, dx)
+
+
+# Absolute deviations and p-norms of rows: x is (rows, n), the results (rows,)
+
+
+def absolute_deviations(like, x, mean, total, most, threads):
+    for i in prange(x.shape[0]):
+        total[i], most[i] = deviations.absolute_deviations(x[i], x.shape[1], mean[i])
+
+
+def count_signs(like, x, mean, limit, count, total, threads):
+    for i in prange(x.shape[0]):
+        count[i], total[i] = deviations.count_signs(x[i], x.shape[1], mean[i], limit[i])
+
+
+def add_signs(like, x, mean, limit, factor, dx, threads):
+    for i in prange(x.shape[0]):
+        deviations.add_signs(x[i], x.shape[1], mean[i], limit[i], factor[i], dx[i])
+
+
+def row_norms(like, x, p, norm, threads):
+    for i in prange(x.shape[0]):
+        norm[i] = lp_norm.row_norm(x[i], x.shape[1], p)
+
+
+def lp_gradient(like, dy, x, p, norm, eps, dx, threads):
+    for i in prange(x.shape[0]):
+        lp_norm.lp_gradient_row(dy[i], x[i], x.shape[1], p, norm[i], eps, dx[i])
+
+
+# Runs: every argument is one run
+
+
+def activate(like, z, code, a, threads):
+    n = z.size
+    for t in prange(threads):
+        lo, hi = n * t // threads, n * (t + 1) // threads
+        activations.activate(z[lo:hi], hi - lo, code, a[lo:hi])
+
+
+def activate_gradient(like, da, z, code, dz, threads):
+    n = z.size
+    for t in prange(threads):
+        lo, hi = n * t // threads, n * (t + 1) // threads
+        activations.activate_gradient(da[lo:hi], z[lo:hi], hi - lo, code, dz[lo:hi])
+
+
+def widen_bfloat16(source, bits, threads):
+    n = source.size
+    for t in prange(threads):
+        lo, hi = n * t // threads, n * (t + 1) // threads
+        halves.widen_bfloat16(source[lo:hi], hi - lo, bits[lo:hi])
+
+
+def narrow_bfloat16(bits, target, threads):
+    n = target.size
+    for t in prange(threads):
+        lo, hi = n * t // threads, n * (t + 1) // threads
+        halves.narrow_bfloat16(bits[lo:hi], hi - lo, target[lo:hi])
+
+
+def widen_float16(source, bits, values, threads):
+    n = source.size
+    for b in prange((n + 1023) // 1024):
+        lo, hi = 1024 * b, min(n, 1024 * (b + 1))
+        halves.widen_float16(source[lo:hi], hi - lo, bits[lo:hi], values[lo:hi])
+
+
+def narrow_float16(bits, values, work_bits, work, target, threads):
+    n = target.size
+    blocks = (n + 1023) // 1024
+    for t in prange(threads):
+        for b in range(blocks * t // threads, blocks * (t + 1) // threads):
+            lo, hi = 1024 * b, min(n, 1024 * (b + 1))
+            halves.narrow_float16(bits[lo:hi], values[lo:hi], hi - lo, work_bits[t], work[t], target[lo:hi])
 
 
 # Dropout: x and y are one run; key is 4 uint64

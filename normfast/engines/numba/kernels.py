@@ -1,6 +1,5 @@
 """The kernels as Numba functions: each file's functions, with the kernels and primitives that they name compiled in their place."""
 
-import math
 import types
 
 import numpy as np
@@ -8,7 +7,21 @@ from numba import njit
 
 from normfast.engines.numba import IN_ORDER, REORDERED
 from normfast.engines.numba.primitives import cast, chunk, prefetch, row, stream
-from normfast.kernels import columns, factors, layer_norm, moments, normalize, philox, primitives, slabs, sums
+from normfast.kernels import (
+    activations,
+    columns,
+    deviations,
+    factors,
+    halves,
+    layer_norm,
+    lp_norm,
+    moments,
+    normalize,
+    philox,
+    primitives,
+    slabs,
+    sums,
+)
 
 _compiled = {
     primitives.row: row,
@@ -17,8 +30,8 @@ _compiled = {
     primitives.stream: stream,
     primitives.prefetch: prefetch,
     primitives.philox_lanes: njit(primitives.philox_lanes),
+    primitives.uint32: np.uint32,
     primitives.uint64: np.uint64,
-    primitives.sqrt: math.sqrt,
 }
 
 
@@ -46,3 +59,7 @@ layer_norm = compiled(layer_norm)
 slabs = compiled(slabs)
 columns = compiled(columns)
 philox = compiled(philox)
+lp_norm = compiled(lp_norm)
+deviations = compiled(deviations)
+activations = compiled(activations)
+halves = compiled(halves)

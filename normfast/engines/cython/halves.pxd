@@ -1,0 +1,16 @@
+cimport cython
+from libc.stdint cimport uint16_t, uint32_t
+from .primitives cimport cast, uint32
+
+@cython.locals(j=Py_ssize_t)
+cdef void widen_bfloat16(uint16_t* source, Py_ssize_t n, uint32_t* bits) noexcept nogil
+
+@cython.locals(j=Py_ssize_t, u=uint32_t, rounded=uint32_t)
+cdef void narrow_bfloat16(uint32_t* bits, Py_ssize_t n, uint16_t* target) noexcept nogil
+
+@cython.locals(j=Py_ssize_t, h=uint32_t, top=uint32_t)
+cdef void widen_float16(uint16_t* source, Py_ssize_t n, uint32_t* bits, float* values) noexcept nogil
+
+@cython.locals(j=Py_ssize_t, u=uint32_t, sign=uint32_t, normal=uint32_t, h=uint32_t)
+cdef void narrow_float16(
+    uint32_t* bits, float* values, Py_ssize_t n, uint32_t* work_bits, float* work, uint16_t* target) noexcept nogil

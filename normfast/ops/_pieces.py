@@ -1,0 +1,91 @@
+"""Arrays taken in pieces that stay in the cache: what no kernel takes as it lies, or what needs several kernels one after the other.
+
+A piece of an array whose axes stand in the order of a block is loaded as one contiguous run of the type that is computed in: a view where
+the array is such already, else a copy in a buffer that every piece uses again (strides brought in line, 16 bits widened). So a call
+needs buffers of LIMIT values, never a second array of x's size.
+"""
+
+import math
+
+import numpy as np
+
+from normfast import engines
+
+LIMIT = 1 << 18  # values of a piece: 1 MB of float32, which two sweeps find in the second or third cache
+
+
+def split(shape, limit=LIMIT, whole=0):
+    """Cut an array into contiguous pieces of at most `limit` values, tuples of slices; the last `whole` axes are not cut."""
+    axis, size = len(shape), 1
+    while axis > 0 and (axis > len(shape) - whole or size * shape[axis - 1] <= limit):
+        axis -= 1
+        size *= shape[axis]
+    rest = tuple(slice(0, n) for n in shape[axis:])
+    if axis == 0:
+        return [rest]
+    step = max(1, limit // max(size, 1))
+    cuts = [slice(lo, min(lo + step, shape[axis - 1])) for lo in range(0, shape[axis - 1], step)]
+    return [(*(slice(i, i + 1) for i in index), cut, *rest) for index in np.ndindex(*shape[: axis - 1]) for cut in cuts]
+
+
+def size_of(piece):
+    """How many values a piece holds."""
+    return math.prod(cut.stop - cut.start for cut in piece)
+
+
+def shape_of(piece):
+    """The shape of a piece."""
+    return tuple([cut.stop - cut.start for cut in piece])
+
+
+def part(values, piece):
+    """The part of an array that belongs to a piece; axes of length 1 are shared by all."""
+    return values[tuple([slice(None) if n == 1 else cut for n, cut in zip(values.shape, piece, strict=True)])]
+
+
+class Staged:
+    """An array in the order of its block, loaded and kept piece by piece."""
+
+    def __init__(self, array, order, dtype, pieces):
+        self.view = array.transpose(order)
+        self.dtype = dtype
+        self._largest = max(map(size_of, pieces), default=0)
+        self._buffer = None
+
+    def buffer(self, piece):
+        """A run for the piece that is nobody else's."""
+        if self._buffer is None:
+            self._buffer = np.empty(self._largest, self.dtype)
+        return self._buffer[: size_of(piece)]
+
+    def load(self, piece, own=False):
+        """The piece as a run of `dtype`; own: in the buffer in any case, to be written."""
+        source = self.view[piece]
+        if not own and self._fits(source):
+            return source.reshape(-1)
+        run = self.buffer(piece)
+        if source.dtype.itemsize == 2 and self.dtype == np.float32:
+            engines.current().widen(np.ascontiguousarray(source).reshape(-1), run)
+        else:
+            np.copyto(run.reshape(source.shape), source)
+        return run
+
+    def place(self, piece):
+        """Where the piece's result is to be written, before `keep`."""
+        target = self.view[piece]
+        return target.reshape(-1) if self._fits(target) else self.buffer(piece)
+
+    def keep(self, piece, run):
+        """Bring a result to the array, where it is not already."""
+        target = self.view[piece]
+        if self._fits(target):
+            return
+        if target.dtype.itemsize == 2 and self.dtype == np.float32:
+            narrow = target if target.flags.c_contiguous else np.empty(target.shape, target.dtype)
+            engines.current().narrow(run, narrow.reshape(-1))
+            run = narrow
+        if run is not target:
+            target[...] = run.reshape(target.shape)
+
+    def _fits(self, view):
+        return view.dtype == self.dtype and view.flags.c_contiguous and view.flags.aligned

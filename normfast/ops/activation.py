@@ -1,0 +1,134 @@
+"""The non-linear functions of a neuron: relu, leaky_relu, sigmoid, tanh, gelu, silu, softplus, or a user's own pair."""
+
+import numpy as np
+
+from normfast import engines
+from normfast.kernels import activations as codes
+from normfast.ops._arrays import apart, checked_out, computing, floating, same_shape
+from normfast.ops._pieces import Staged, split
+
+CODES = {
+    "relu": codes.RELU,
+    "leaky_relu": codes.LEAKY_RELU,
+    "sigmoid": codes.SIGMOID,
+    "tanh": codes.TANH,
+    "gelu": codes.GELU,
+    "silu": codes.SILU,
+    "softplus": codes.SOFTPLUS,
+}
+ACTIVATIONS = (None, "identity", *CODES)
+
+
+def checked_activation(activation):
+    """None for the identity, the code of a named function, or the pair of functions as it is."""
+    if activation is None or activation == "identity":
+        return None
+    if isinstance(activation, tuple) and len(activation) == 2 and all(map(callable, activation)):
+        return activation
+    if not isinstance(activation, str):
+        raise TypeError(f"activation must be a name or a pair of functions (forward, backward), got {activation!r}")
+    if activation not in CODES:
+        raise ValueError(
+            f"unknown activation {activation!r}: choose one of {', '.join(map(repr, ACTIVATIONS))} or give a pair of functions"
+        )
+    return CODES[activation]
+
+
+def activation(z, name, *, out=None):
+    """Apply an activation function: a = f(z).
+
+    Parameters
+    ----------
+    z : array_like, float16, bfloat16, float32 or float64
+        Of any shape and strides.
+    name : str, None or pair of functions
+        None or "identity"; "relu"; "leaky_relu" (slope 0.01 below zero); "sigmoid"; "tanh"; "gelu" (z times the normal distribution
+        function, by erf); "silu" (z times sigmoid, also called swish); "softplus"; or (f, backward) with a = f(z), dz = backward(da, z).
+    out : ndarray, optional
+        Of z's shape and dtype; takes a. It may be z itself.
+
+    Returns
+    -------
+    ndarray
+        Of z's shape and dtype: `out` if that was given.
+
+    References
+    ----------
+    D. Hendrycks, K. Gimpel, Gaussian Error Linear Units, arXiv:1606.08415 (2016); S. Elfwing et al., arXiv:1702.03118 (2017) (silu).
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> nf.activation(np.array([-2.0, 0.0, 3.0]), "relu")
+    array([0., 0., 3.])
+    """
+    z, code = floating(z, "z"), checked_activation(name)
+    checked_out(out, z)
+    z = apart(z, out)
+    result = np.empty(z.shape, z.dtype) if out is None else out
+    if code is None:
+        result[...] = z
+        return result
+    pieces = split(z.shape)
+    source, target = (Staged(array, range(z.ndim), computing(z.dtype), pieces) for array in (z, result))
+    for piece in pieces if z.size else ():
+        a = target.place(piece)
+        run_activation(source.load(piece), code, a)
+        target.keep(piece, a)
+    return result
+
+
+def activation_backward(da, z, name, *, out=None):
+    """Gradient of `activation` with respect to z, from the gradient da of a: da * f'(z).
+
+    Parameters
+    ----------
+    da, z : array_like
+        Gradient of the loss with respect to a, and the input of the forward call; of the same shape.
+    name : str, None or pair of functions
+        As in `activation`. The derivative of relu and leaky_relu at 0 is that of the left side.
+    out : ndarray, optional
+        Of z's shape and dtype; takes dz. It may be da or z itself.
+
+    Returns
+    -------
+    ndarray
+        dz, of z's shape and dtype.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> nf.activation_backward(np.ones(3), np.array([-2.0, 0.0, 3.0]), "leaky_relu")
+    array([0.01, 0.01, 1.  ])
+    """
+    z, code = floating(z, "z"), checked_activation(name)
+    da = same_shape(da, z, "da")
+    checked_out(out, z)
+    da, z = apart(da, out), apart(z, out)
+    result = np.empty(z.shape, z.dtype) if out is None else out
+    if code is None:
+        result[...] = da
+        return result
+    pieces = split(z.shape)
+    gradient, source, target = (Staged(array, range(z.ndim), computing(z.dtype), pieces) for array in (da, z, result))
+    for piece in pieces if z.size else ():
+        dz = target.place(piece)
+        run_activation_backward(gradient.load(piece), source.load(piece), code, dz)
+        target.keep(piece, dz)
+    return result
+
+
+def run_activation(z, activation, a):
+    """a = f(z) on a run."""
+    if isinstance(activation, tuple):
+        a[...] = activation[0](z)
+    else:
+        engines.current().activate(z, activation, a)
+
+
+def run_activation_backward(da, z, activation, dz):
+    """dz = da * f'(z) on a run."""
+    if isinstance(activation, tuple):
+        dz[...] = activation[1](da, z)
+    else:
+        engines.current().activate_gradient(da, z, activation, dz)

@@ -1,0 +1,220 @@
+"""Group normalization (Wu, He 2018) and, as groups of one channel, instance normalization (Ulyanov et al. 2016)."""
+
+from normfast.ops._arrays import checked_eps, checked_out, checked_where, floating, gradient_dtype, layout_of, same_shape
+from normfast.ops._norm import gradients, normalize
+from normfast.ops._stats import NormGradients
+
+
+def group_norm(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-5, where=None, out=None):
+    """Normalize each group of channels of each sample: y = (x - mean) / sqrt(var + eps) * weight + bias.
+
+    Parameters
+    ----------
+    x : array_like, float16, bfloat16, float32 or float64
+        Samples along axis 0, channels along `axis`, of any shape and strides: NCHW, NHWC with axis=-1, (N, C), ...
+    num_groups : int
+        How many groups of neighbouring channels; it divides the number of channels.
+    weight, bias : array_like, optional
+        Of shape (channels,); float32 where x has 16 bits, or as x.
+    axis : int
+        The axis of the channels.
+    eps : float
+        Added to the population variance, 0 or more.
+    where : array_like of bool, optional
+        Broadcasts to x; values where it is False take no part in the statistics, and their y is 0.
+    out : ndarray, optional
+        Of x's shape and dtype; takes y. It may be x itself or overlap it.
+
+    Returns
+    -------
+    ndarray
+        y, of x's shape and dtype: `out` if that was given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong type, shape or range; nothing is written then.
+
+    References
+    ----------
+    Y. Wu, K. He, Group Normalization, arXiv:1803.08494 (2018).
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> nf.group_norm(np.array([[1.0, 3.0, 10.0, 30.0]]), 2, eps=0)
+    array([[-1.,  1., -1.,  1.]])
+    """
+    return group_norm_forward(x, num_groups, weight, bias, axis=axis, eps=eps, where=where, out=out)[0]
+
+
+def group_norm_forward(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-5, where=None, out=None):
+    """As `group_norm`, and the statistics that `group_norm_backward` needs.
+
+    Returns
+    -------
+    y : ndarray
+    stats : NormStats
+        (mean, rstd, var, count) of shape (samples, num_groups), float64.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> y, stats = nf.group_norm_forward(np.array([[1.0, 3.0, 10.0, 30.0]]), 2)
+    >>> stats.mean, stats.count
+    (array([[ 2., 20.]]), 2)
+    """
+    x = floating(x)
+    axis, grouped, weight, bias = _grouped(x, num_groups, axis, weight, bias)
+    checked_out(out, x)
+    eps, where = checked_eps(eps), checked_where(where, x)
+    y, stats = normalize(
+        x.reshape(grouped), *_course(x.reshape(grouped), axis), weight, bias, eps,
+        None if out is None else out.reshape(grouped), None if where is None else where.reshape(grouped),
+    )  # fmt: skip
+    return y.reshape(x.shape) if out is None else out, stats
+
+
+def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=None):
+    """Gradients of `group_norm`, from the gradient dy of y.
+
+    Parameters
+    ----------
+    dy, x : array_like
+        Gradient of the loss with respect to y, and the input of the forward call; of the same shape.
+    stats : NormStats
+        What `group_norm_forward` returned for x.
+    weight : array_like, optional
+        The weight of the forward call.
+    num_groups, axis, where
+        As in the forward call.
+
+    Returns
+    -------
+    NormGradients
+        dx of x's shape and dtype, dweight = sum(dy * xhat) and dbias = sum(dy) of shape (channels,) (also where there is no weight).
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([[1.0, 2.0, 4.0]])
+    >>> y, stats = nf.group_norm_forward(x, 1)
+    >>> nf.group_norm_backward(np.array([[1.0, 0.0, 0.0]]), x, stats, num_groups=1).dx.round(4)
+    array([[ 0.2291, -0.3436,  0.1145]])
+    """
+    x = floating(x)
+    dy = same_shape(dy, x, "dy")
+    dtype = gradient_dtype(x, weight)
+    axis, grouped, weight, _ = _grouped(x, num_groups, axis, weight, None)
+    where = checked_where(where, x)
+    options = {} if where is None else {"where": where.reshape(grouped)}
+    dx, *parameters = gradients(
+        dy.reshape(grouped), x.reshape(grouped), stats, *_course(x.reshape(grouped), axis), weight, dtype, **options
+    )
+    return NormGradients(dx.reshape(x.shape), *(values.reshape(-1) for values in parameters))
+
+
+def _grouped(x, num_groups, axis, weight, bias):
+    """The axis of the groups, the shape of x with channels as (groups, channels of a group), and the parameters in it."""
+    if isinstance(num_groups, bool) or not hasattr(num_groups, "__index__"):
+        raise TypeError(f"num_groups must be an integer, got {type(num_groups).__name__}")
+    layout = layout_of(x, axis, kept=True)  # checks the axis
+    if len(layout.kept) != 1:
+        raise ValueError(f"axis must be one axis, that of the channels, got {axis}")
+    (axis,) = layout.kept
+    if axis == 0:
+        raise ValueError("axis is 0, that of the samples: give the axis of the channels")
+    channels, groups = x.shape[axis], num_groups.__index__()
+    if groups < 1 or channels % groups:
+        raise ValueError(f"num_groups must divide the {channels} channels, got {groups}")
+    shape = (*x.shape[:axis], groups, channels // groups, *x.shape[axis + 1 :])
+    checked = []
+    for values, name in ((weight, "weight"), (bias, "bias")):
+        if values is not None:
+            values = floating(values, name)
+            if values.shape != (channels,):
+                raise ValueError(f"{name} has shape {values.shape}: an x of shape {x.shape} with channels along {axis} needs ({channels},)")
+        checked.append(values)
+    return axis, shape, *checked
+
+
+def _course(x, axis):
+    """The layout that keeps samples and groups, and the axes of the parameters."""
+    return layout_of(x, (0, axis), kept=True), (axis, axis + 1)
+
+
+def instance_norm(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=None):
+    """Normalize each channel of each sample: y = (x - mean) / sqrt(var + eps) * weight + bias.
+
+    Parameters
+    ----------
+    x, weight, bias, axis, eps, out
+        As in `group_norm`.
+
+    Returns
+    -------
+    ndarray
+        y, of x's shape and dtype: `out` if that was given.
+
+    References
+    ----------
+    D. Ulyanov, A. Vedaldi, V. Lempitsky, Instance Normalization, arXiv:1607.08022 (2016).
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> nf.instance_norm(np.array([[[1.0, 3.0], [10.0, 30.0]]]), eps=0)
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
+    """
+    return instance_norm_forward(x, weight, bias, axis=axis, eps=eps, out=out)[0]
+
+
+def instance_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=None):
+    """As `instance_norm`, and the statistics that `instance_norm_backward` needs.
+
+    Returns
+    -------
+    y : ndarray
+    stats : NormStats
+        (mean, rstd, var, count) of shape (samples, channels), float64.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> y, stats = nf.instance_norm_forward(np.array([[[1.0, 3.0], [10.0, 30.0]]]))
+    >>> stats.mean
+    array([[ 2., 20.]])
+    """
+    x = floating(x)
+    return group_norm_forward(x, _channels(x, axis), weight, bias, axis=axis, eps=eps, out=out)
+
+
+def instance_norm_backward(dy, x, stats, weight=None, *, axis=1):
+    """Gradients of `instance_norm`, from the gradient dy of y.
+
+    Parameters
+    ----------
+    dy, x, stats, weight, axis
+        As in `group_norm_backward`.
+
+    Returns
+    -------
+    NormGradients
+        dx of x's shape and dtype, dweight and dbias of shape (channels,).
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([[[1.0, 2.0, 4.0]]])
+    >>> y, stats = nf.instance_norm_forward(x)
+    >>> nf.instance_norm_backward(np.array([[[1.0, 0.0, 0.0]]]), x, stats).dx.round(4)
+    array([[[ 0.2291, -0.3436,  0.1145]]])
+    """
+    x = floating(x)
+    return group_norm_backward(dy, x, stats, weight, num_groups=_channels(x, axis), axis=axis)
+
+
+def _channels(x, axis):
+    """How many channels there are; without any, one group holds them all."""
+    return max(1, layout_of(x, axis, kept=True).along(layout_of(x, axis, kept=True).kept)[0])

@@ -1,0 +1,134 @@
+"""Lp normalization: rows divided by their p-norm, as `torch.nn.functional.normalize` and ONNX's LpNormalization."""
+
+import numpy as np
+
+from normfast import engines
+from normfast.ops._arrays import apart, checked_eps, checked_out, floating, layout_of, same_shape
+from normfast.ops._rows import pieces_of_rows
+from normfast.ops.mean_variance_norm import InputGradient
+
+
+def lp_norm(x, ord=2, *, axis=-1, eps=1e-12, out=None):
+    """Divide by the p-norm over the axes: y = x / max(norm, eps), norm = sum(|x|**ord)**(1/ord).
+
+    Parameters
+    ----------
+    x : array_like, float16, bfloat16, float32 or float64
+        Of any shape and strides.
+    ord : float
+        Any real number, inf (the largest |x|), -inf (the smallest) or 0 (how many values are not 0).
+    axis : int or tuple of int
+        Axes of the norm.
+    eps : float
+        Least divisor, 0 or more. With eps = 0 a norm of 0 gives zeros.
+    out : ndarray, optional
+        Of x's shape and dtype; takes y. It may be x itself or overlap it.
+
+    Returns
+    -------
+    ndarray
+        y, of x's shape and dtype: `out` if that was given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong type, shape or range; nothing is written then.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([3.0, -4.0])
+    >>> nf.lp_norm(x), nf.lp_norm(x, 1).round(4), nf.lp_norm(x, np.inf)
+    (array([ 0.6, -0.8]), array([ 0.4286, -0.5714]), array([ 0.75, -1.  ]))
+    """
+    return lp_norm_forward(x, ord, axis=axis, eps=eps, out=out)[0]
+
+
+def lp_norm_forward(x, ord=2, *, axis=-1, eps=1e-12, out=None):
+    """As `lp_norm`, and the norms that `lp_norm_backward` needs.
+
+    Returns
+    -------
+    y : ndarray
+    saved : ndarray
+        The norms, of the shape of x without `axis`, float64.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> y, saved = nf.lp_norm_forward(np.array([[3.0, -4.0], [0.0, 0.0]]))
+    >>> saved
+    array([5., 0.])
+    """
+    x, p, eps = floating(x), checked_order(ord), checked_eps(eps)
+    layout = layout_of(x, axis, rows=True)
+    checked_out(out, x)
+    x = apart(x, out)
+    y = np.empty_like(x, subok=False) if out is None else out
+    engine, (rows, n) = engines.current(), layout.block[2:]
+    norm = np.zeros(rows)
+    for piece, own, (source, target) in pieces_of_rows(layout, x, y):
+        run, result = source.load(piece).reshape(-1, n), target.place(piece)
+        engine.row_norms(run, p, norm[own])
+        block = (1, 1, *run.shape)
+        divisor = np.maximum(norm[own], eps)
+        factors = np.zeros((4, 1, len(run)))
+        with np.errstate(divide="ignore"):
+            factors[1] = np.where(divisor == 0, 0.0, 1.0 / divisor)
+        factors[2] = 1.0
+        engine.batch_norm(run.reshape(block), *factors, result.reshape(block))
+        target.keep(piece, result)
+    return y, layout.unpack(norm, layout.kept)
+
+
+def lp_norm_backward(dy, x, saved, *, ord=2, axis=-1, eps=1e-12):
+    """Gradient of `lp_norm`, from the gradient dy of y.
+
+    Parameters
+    ----------
+    dy, x : array_like
+        Gradient of the loss with respect to y, and the input of the forward call; of the same shape.
+    saved : ndarray
+        The norms that `lp_norm_forward` returned.
+    ord, axis, eps
+        As in the forward call.
+
+    Returns
+    -------
+    InputGradient
+        (dx,) of x's shape and dtype: dx = (dy - d(norm)/dx * sum(dy * y)) / norm, and dy / eps where the norm is at most eps. For
+        ord = +-inf the derivative of the norm is shared by the values that attain it; at 0 it is 0.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([[3.0, -4.0]])
+    >>> y, saved = nf.lp_norm_forward(x)
+    >>> nf.lp_norm_backward(np.array([[1.0, 0.0]]), x, saved).dx
+    array([[0.128, 0.096]])
+    """
+    x, p, eps = floating(x), checked_order(ord), checked_eps(eps)
+    dy = same_shape(dy, x, "dy")
+    layout = layout_of(x, axis, rows=True)
+    norm = np.asarray(saved, np.float64)
+    if norm.shape != layout.along(layout.kept):
+        raise ValueError(f"saved has shape {norm.shape}: an x of shape {x.shape} needs {layout.along(layout.kept)}, its shape without axis")
+    norm, n = layout.pack(norm, layout.kept), layout.block[3]
+    dx = np.empty_like(x, subok=False)
+    for piece, own, (gradient, source, target) in pieces_of_rows(layout, dy, x, dx):
+        result = target.place(piece)
+        rows = [run.reshape(-1, n) for run in (gradient.load(piece), source.load(piece), result)]
+        engines.current().lp_gradient(*rows[:2], p, norm[own], eps, rows[2])
+        target.keep(piece, result)
+    return InputGradient(dx)
+
+
+def checked_order(ord):
+    """ord as a float that is not NaN."""
+    try:
+        p = float(ord)
+    except (TypeError, ValueError):
+        raise TypeError(f"ord must be a number, got {ord!r}") from None
+    if p != p:
+        raise ValueError("ord must be a number or +-inf, got nan")
+    return p

@@ -1,0 +1,99 @@
+"""Mean-variance normalization over any axes: no parameters, as ONNX's MeanVarianceNormalization."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from normfast.ops._arrays import checked_eps, checked_out, floating, layout_of, same_shape
+from normfast.ops._norm import gradients, normalize
+
+
+class InputGradient(NamedTuple):
+    """Gradient of an operation without parameters."""
+
+    dx: np.ndarray
+
+
+def mean_variance_norm(x, *, axis=None, eps=1e-9, out=None):
+    """Bring to mean 0 and variance 1 over the axes: y = (x - mean) / sqrt(var + eps).
+
+    Parameters
+    ----------
+    x : array_like, float16, bfloat16, float32 or float64
+        Of any shape and strides.
+    axis : None, int or tuple of int
+        Axes of the statistics; None takes all. ONNX's default is (0, 2, 3).
+    eps : float
+        Added to the population variance, 0 or more. With eps = 0 constants still give zeros.
+    out : ndarray, optional
+        Of x's shape and dtype; takes y. It may be x itself or overlap it.
+
+    Returns
+    -------
+    ndarray
+        y, of x's shape and dtype: `out` if that was given.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> nf.mean_variance_norm(np.array([[1.0, 3.0], [5.0, 7.0]]), axis=0, eps=0)
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    """
+    return mean_variance_norm_forward(x, axis=axis, eps=eps, out=out)[0]
+
+
+def mean_variance_norm_forward(x, *, axis=None, eps=1e-9, out=None):
+    """As `mean_variance_norm`, and the statistics that `mean_variance_norm_backward` needs.
+
+    Returns
+    -------
+    y : ndarray
+    stats : NormStats
+        (mean, rstd, var, count) of the shape of x without `axis`, float64.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> y, stats = nf.mean_variance_norm_forward(np.array([[1.0, 3.0], [5.0, 7.0]]))
+    >>> float(stats.mean), float(stats.var), stats.count
+    (4.0, 5.0, 4)
+    """
+    x = floating(x)
+    layout = layout_of(x, _axes(x, axis))
+    checked_out(out, x)
+    return normalize(x, layout, (), None, None, checked_eps(eps), out)
+
+
+def mean_variance_norm_backward(dy, x, stats, *, axis=None):
+    """Gradient of `mean_variance_norm`, from the gradient dy of y.
+
+    Parameters
+    ----------
+    dy, x : array_like
+        Gradient of the loss with respect to y, and the input of the forward call; of the same shape.
+    stats : NormStats
+        What `mean_variance_norm_forward` returned for x.
+    axis : None, int or tuple of int
+        The axes of the forward call.
+
+    Returns
+    -------
+    InputGradient
+        (dx,) of x's shape and dtype: dx = rstd * (dy - mean(dy) - xhat * mean(dy * xhat)).
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([1.0, 2.0, 4.0])
+    >>> y, stats = nf.mean_variance_norm_forward(x)
+    >>> nf.mean_variance_norm_backward(np.array([1.0, 0.0, 0.0]), x, stats).dx.round(4)
+    array([ 0.2291, -0.3436,  0.1145])
+    """
+    x = floating(x)
+    dy = same_shape(dy, x, "dy")
+    return InputGradient(gradients(dy, x, stats, layout_of(x, _axes(x, axis)), (), None, x.dtype).dx)
+
+
+def _axes(x, axis):
+    return tuple(range(x.ndim)) if axis is None else axis

@@ -1,0 +1,130 @@
+"""Root mean square normalization (Zhang, Sennrich 2019): layer norm without centring and without bias."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from normfast.ops._arrays import (
+    checked_eps,
+    checked_out,
+    computing,
+    floating,
+    gradient_dtype,
+    layout_of,
+    parameter,
+    same_shape,
+    statistics,
+)
+from normfast.ops._rows import rows_backward, rows_forward
+from normfast.ops._stats import NormStats
+
+
+class RMSNormGradients(NamedTuple):
+    """Gradients of `rms_norm` with respect to x and weight."""
+
+    dx: np.ndarray
+    dweight: np.ndarray
+
+
+def rms_norm(x, weight=None, *, axis=-1, eps=1e-5, out=None):
+    """Divide by the root mean square over the axes: y = x / sqrt(mean(x**2) + eps) * weight.
+
+    Parameters
+    ----------
+    x : array_like, float16, bfloat16, float32 or float64
+        Of any shape and strides.
+    weight : array_like, optional
+        Of the shape of x along `axis`; float32 where x has 16 bits, or as x.
+    axis : int or tuple of int
+        The axes of one sample's features.
+    eps : float
+        Added to the mean square, 0 or more. With eps = 0 zeros still give zeros.
+    out : ndarray, optional
+        Of x's shape and dtype; takes y. It may be x itself or overlap it.
+
+    Returns
+    -------
+    ndarray
+        y, of x's shape and dtype: `out` if that was given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong type, shape or range; nothing is written then.
+
+    References
+    ----------
+    B. Zhang, R. Sennrich, Root Mean Square Layer Normalization, arXiv:1910.07467 (2019).
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> nf.rms_norm(np.array([3.0, 4.0]), eps=0).round(4)
+    array([0.8485, 1.1314])
+    """
+    return rms_norm_forward(x, weight, axis=axis, eps=eps, out=out)[0]
+
+
+def rms_norm_forward(x, weight=None, *, axis=-1, eps=1e-5, out=None):
+    """As `rms_norm`, and the statistics that `rms_norm_backward` needs.
+
+    Returns
+    -------
+    y : ndarray
+    stats : NormStats
+        (None, rstd, mean square, count) of the shape of x without `axis`, float64.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> y, stats = nf.rms_norm_forward(np.array([[3.0, 4.0]]))
+    >>> stats.mean is None, stats.var, stats.count
+    (True, array([12.5]), 2)
+    """
+    x = floating(x)
+    layout = layout_of(x, axis, rows=True)
+    dtype = computing(x.dtype)
+    weight = parameter(weight, layout, layout.reduced, dtype, "weight", 1)
+    bias = parameter(None, layout, layout.reduced, dtype, "bias", 0)
+    eps = checked_eps(eps)
+    checked_out(out, x)
+    y, _, rstd, var = rows_forward(x, layout, weight, bias, eps, False, out)
+    return y, NormStats(None, *(layout.unpack(values, layout.kept) for values in (rstd, var)), layout.block[3])
+
+
+def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1):
+    """Gradients of `rms_norm`, from the gradient dy of y.
+
+    Parameters
+    ----------
+    dy, x : array_like
+        Gradient of the loss with respect to y, and the input of the forward call; of the same shape.
+    stats : NormStats
+        What `rms_norm_forward` returned for x.
+    weight : array_like, optional
+        The weight of the forward call.
+    axis : int or tuple of int
+        The axes of the forward call.
+
+    Returns
+    -------
+    RMSNormGradients
+        dx of x's shape and dtype, and dweight = sum(dy * xhat) of the shape of x along `axis` (also where there is no weight). With
+        g = dy * weight and xhat = x * rstd it is dx = rstd * (g - xhat * mean(g * xhat)).
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([[3.0, 4.0]])
+    >>> y, stats = nf.rms_norm_forward(x, eps=0)
+    >>> nf.rms_norm_backward(np.array([[1.0, 0.0]]), x, stats).dx.round(4)
+    array([[ 0.181 , -0.1358]])
+    """
+    x = floating(x)
+    dy = same_shape(dy, x, "dy")
+    layout = layout_of(x, axis, rows=True)
+    dtype = gradient_dtype(x, weight)
+    weight = parameter(weight, layout, layout.reduced, computing(x.dtype), "weight", 1)
+    (rstd,) = statistics(stats, layout, ("rstd",))
+    dx, dweight, _ = rows_backward(dy, x, layout, np.zeros_like(rstd), rstd, weight, False)
+    return RMSNormGradients(dx, layout.unpack(dweight.astype(dtype), layout.reduced))
