@@ -11,9 +11,9 @@ import numpy as np
 
 from normfast import engines
 from normfast.engines.numpy import inverse_deviation
-from normfast.kernels.moments import merge, unmerge
 from normfast.ops._arrays import DOUBLE, apart, computing, grouped, statistics
 from normfast.ops._pieces import Staged, part, shape_of, size_of, split
+from normfast.ops._statistics import Accumulator, block_moments
 from normfast.ops._stats import NormGradients, NormStats
 from normfast.ops.activation import run_activation, run_activation_backward
 
@@ -98,10 +98,11 @@ class Course:
 
     def forward(self, y, eps):
         """Fill y, and set the statistics."""
-        self.count, self.mean, self.var = np.zeros((3, *self.statistic_shape))
-        self.rstd, self.scale = np.ones((2, *self.statistic_shape))
+        self.found = Accumulator(self.statistic_shape)
+        self.count, self.mean = self.found.count, self.found.mean
+        self.var, self.rstd = np.full((2, *self.statistic_shape), np.nan)
         if not self.pieces:
-            self.mean[...] = self.var[...] = self.rstd[...] = np.nan
+            self.mean[...] = np.nan
         target = self.staged(y)
         for group in self.groups():
             self.measure(group, eps)
@@ -120,18 +121,16 @@ class Course:
         for piece in group:
             block = self.block(piece, self.kept)
             run = self.x.load(piece, own=self.mask is not None).reshape(block)
-            more = piece_moments(run, None if self.mask is None else self.mask[piece].reshape(block), self.dtype)
-            so_far = [part(values, piece) for values in (self.count, self.mean, self.var, self.scale)]
-            for old, new in zip(so_far, merge_scaled(so_far, [v.reshape(so_far[0].shape) for v in more]), strict=True):
-                old[...] = new
-        count, mean, var, rstd, scale = self.of(group, self.count, self.mean, self.var, self.rstd, self.scale)
+            mask = None if self.mask is None else self.mask[piece].reshape(block)
+            self.found.add(piece, block_moments(run, mask, self.dtype))
+        count, mean, m2, scale, var, rstd = self.of(group, self.count, self.mean, self.found.m2, self.found.scale, self.var, self.rstd)
         with np.errstate(all="ignore"):
             mean /= scale
             mean[count == 0] = np.nan
-            var /= count
+            scaled = m2 / count
             if self.ord != 2:
-                var[...], scale[...] = self._deviation(group) ** 2, 1.0
-            var[...], rstd[...] = inverse_deviation(var, scale, eps)
+                scaled, scale = self._deviation(group) ** 2, 1.0
+            var[...], rstd[...] = inverse_deviation(scaled, scale, eps)
 
     def _deviation(self, group):
         """Mean or largest absolute deviation of a group."""
@@ -284,39 +283,3 @@ def gradients(dy, x, stats, layout, affine, weight, dtype, bias=None, **options)
     dx = np.empty_like(x, subok=False)
     parameters = course.backward(dy, dx)
     return NormGradients(dx, *(course.seen(values, layout, course.affine).astype(dtype) for values in parameters))
-
-
-def piece_moments(block, mask, sums):
-    """count, mean * scale, m2 * scale**2 and scale (a, c) of a block; where the mask is False its values are overwritten.
-
-    Masked values are replaced by the first that is not, and its copies are taken out of the moments again.
-    """
-    a, r, c, s = block.shape
-    mean, m2, scale = np.empty((3, a, c))
-    if mask is None:
-        engines.current().scaled_moments(block, np.dtype(sums), mean, m2, scale)
-        return np.full((a, c), float(r * s)), mean, m2, scale
-    count = mask.sum(axis=(1, 3), dtype=np.float64)
-    first = mask.transpose(0, 2, 1, 3).reshape(a, c, r * s).argmax(axis=2)
-    fill = block[np.arange(a)[:, None], first // s, np.arange(c), first % s]
-    fill[count == 0] = 0
-    np.copyto(block, fill[:, None, :, None], where=~mask)
-    engines.current().scaled_moments(block, DOUBLE, mean, m2, scale)
-    with np.errstate(all="ignore"):
-        _, mean, m2 = unmerge(float(r * s), mean, m2, r * s - count, fill * scale, 0.0)
-    empty = count == 0
-    mean[empty], m2[empty], scale[empty] = 0.0, 0.0, 1.0
-    return count, mean, np.maximum(m2, 0.0), scale
-
-
-def merge_scaled(a, b):
-    """Merge (count, mean, m2, scale), each an array; the smaller scale is kept. Without values the mean and m2 are 0."""
-    (count_a, mean_a, m2_a, scale_a), (count_b, mean_b, m2_b, scale_b) = a, b
-    scale = np.where(count_a == 0, scale_b, np.where(count_b == 0, scale_a, np.minimum(scale_a, scale_b)))
-    with np.errstate(all="ignore"):
-        down_a, down_b = scale / scale_a, scale / scale_b
-        count, mean, m2 = merge(count_a, mean_a * down_a, m2_a * down_a**2, count_b, mean_b * down_b, m2_b * down_b**2)
-        first, second = count_b == 0, count_a == 0
-        mean = np.where(first, mean_a, np.where(second, mean_b, mean))
-        m2 = np.where(first, m2_a, np.where(second, m2_b, m2))
-    return count, mean, m2, scale

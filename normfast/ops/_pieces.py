@@ -64,7 +64,7 @@ class Staged:
         if not own and self._fits(source):
             return source.reshape(-1)
         run = self.buffer(piece)
-        if source.dtype.itemsize == 2 and self.dtype == np.float32:
+        if source.dtype.itemsize == 2 and source.dtype.isnative and self.dtype == np.float32:
             engines.current().widen(np.ascontiguousarray(source).reshape(-1), run)
         else:
             np.copyto(run.reshape(source.shape), source)

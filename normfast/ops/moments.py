@@ -1,10 +1,18 @@
 """Moments: count, mean and sum of squared deviations of an array, in one pass over memory; two sets of them merge exactly."""
 
+import math
+import struct
+
 import numpy as np
 
 from normfast import engines
-from normfast.kernels.moments import merge
-from normfast.ops._arrays import layout_of, plain
+from normfast.kernels.moments import merge, unmerge
+from normfast.ops._arrays import DOUBLE, checked_where, direct, grouped, layout_of, plain
+from normfast.ops._pieces import Staged, part, shape_of, split
+from normfast.ops._statistics import Accumulator, block_moments, weighted_moments
+
+MAGIC = b"nf-mom\0\1"  # the last byte is the version of the format
+POLICIES = ("propagate", "omit", "raise")
 
 
 class Moments:
@@ -12,8 +20,8 @@ class Moments:
 
     Parameters
     ----------
-    count : int
-        Number of values behind each mean, 0 or more.
+    count : int, float or ndarray
+        Number of values behind each mean, or the sum of their weights, 0 or more: one number, or an array of mean's shape.
     mean, m2 : float or ndarray
         Mean and sum of squared deviations from it, of the same shape.
 
@@ -37,19 +45,22 @@ class Moments:
     __array_ufunc__ = None  # so that ndarray + Moments raises instead of making an array of objects
 
     def __init__(self, count, mean, m2):
-        self.count = count
+        self.count = count if np.ndim(count) == 0 else np.asarray(count)
         self.mean = np.asarray(mean, np.float64)
         self.m2 = np.asarray(m2, np.float64)
         if self.mean.shape != self.m2.shape:
             raise ValueError(f"mean has shape {self.mean.shape} and m2 has {self.m2.shape}: they must be the same")
+        if np.shape(self.count) not in ((), self.mean.shape):
+            raise ValueError(
+                f"count has shape {np.shape(self.count)} and mean has {self.mean.shape}: it must be one number or of that shape"
+            )
 
     def var(self, ddof=0):
-        """Variance m2 / (count - ddof); infinite where count <= ddof, nan where there are no values."""
-        if self.count == 0:
-            return np.full_like(self.m2, np.nan)[()]
-        if self.count <= ddof:
-            return np.full_like(self.m2, np.inf)[()]
-        return (self.m2 / (self.count - ddof))[()]
+        """Variance m2 / (count - ddof), for any real ddof; infinite where count <= ddof, nan where there are no values."""
+        count = np.asarray(self.count)
+        with np.errstate(all="ignore"):
+            var = np.where(count <= ddof, np.inf, self.m2 / (count - ddof))
+        return np.where(count == 0, np.nan, var)[()]
 
     def std(self, ddof=0):
         """Square root of `var(ddof)`."""
@@ -60,29 +71,25 @@ class Moments:
             return NotImplemented
         if self.mean.shape != other.mean.shape:
             raise ValueError(f"moments of shape {self.mean.shape} and {other.mean.shape} do not merge: their columns must be the same")
-        if self.count == 0:
-            return other
-        if other.count == 0:
-            return self
-        with np.errstate(invalid="ignore", over="ignore"):
-            return Moments(*merge(self.count, self.mean, self.m2, other.count, other.mean, other.m2))
+        with np.errstate(all="ignore"):
+            _, mean, m2 = merge(np.float64(self.count), self.mean, self.m2, np.float64(other.count), other.mean, other.m2)
+            first, second = np.equal(other.count, 0), np.equal(self.count, 0)
+            mean = np.where(first, self.mean, np.where(second, other.mean, mean))
+            return Moments(self.count + other.count, mean, np.where(first, self.m2, np.where(second, other.m2, m2)))
 
     def __sub__(self, other):
         if not isinstance(other, Moments):
             return NotImplemented
         if self.mean.shape != other.mean.shape:
             raise ValueError(f"moments of shape {other.mean.shape} are no part of moments of shape {self.mean.shape}")
-        count = self.count - other.count
-        if count < 0:
+        if np.any(np.less(self.count, other.count)):
             raise ValueError(f"cannot take {other.count} values out of {self.count}")
-        if other.count == 0:
-            return self
-        if count == 0:
-            return empty(self.mean.shape)
-        with np.errstate(invalid="ignore", over="ignore"):
-            mean = self.mean + (self.mean - other.mean) * (other.count / count)
-            m2 = self.m2 - other.m2 - (mean - other.mean) ** 2 * (count * (other.count / self.count))
-            return Moments(count, mean, np.maximum(m2, 0.0))
+        with np.errstate(all="ignore"):
+            count = self.count - other.count
+            _, mean, m2 = unmerge(np.float64(self.count), self.mean, self.m2, np.float64(other.count), other.mean, other.m2)
+            left, same = np.equal(count, 0), np.equal(other.count, 0)
+            mean = np.where(same, self.mean, np.where(left, np.nan, mean))
+            return Moments(count, mean, np.where(same, self.m2, np.where(left, 0.0, np.maximum(m2, 0.0))))
 
     @classmethod
     def merge(cls, parts):
@@ -94,6 +101,33 @@ class Moments:
             parts = [sum(parts[i + 1 : i + 2], parts[i]) for i in range(0, len(parts), 2)]
         return parts[0]
 
+    def to_bytes(self):
+        """The moments as bytes, the same on every machine.
+
+        `MAGIC` with the version; as unsigned 64-bit integers the number of axes, whether the count is an array, whether it is an integer,
+        and the lengths of the axes; float64 values: count, mean, m2; all little-endian.
+        """
+        count = np.asarray(self.count)
+        numbers = [self.mean.ndim, count.ndim > 0, count.dtype.kind in "iu", *self.mean.shape]
+        values = np.concatenate([count.ravel(), self.mean.ravel(), self.m2.ravel()])
+        return MAGIC + struct.pack(f"<{len(numbers)}Q", *numbers) + values.astype("<f8").tobytes()
+
+    @classmethod
+    def from_bytes(cls, data):
+        """The moments of which `to_bytes` made these bytes; ValueError if it did not."""
+        try:
+            ndim, per_column, whole = struct.unpack_from("<3Q", data, 8)
+            shape = struct.unpack_from(f"<{min(ndim, 64)}Q", data, 32)
+        except struct.error:
+            raise ValueError(f"these {len(data)} bytes are no moments: they end too early") from None
+        size, counts = math.prod(shape), math.prod(shape) if per_column else 1
+        start = 32 + 8 * len(shape)
+        if bytes(data[:8]) != MAGIC or len(data) != start + 8 * (counts + 2 * size):
+            raise ValueError(f"these {len(data)} bytes are no moments of this version: they must begin with {MAGIC} and fit their shape")
+        count, mean, m2 = np.split(np.frombuffer(data, "<f8", offset=start).astype(np.float64), [counts, counts + size])
+        count = count.astype(np.int64) if whole else count
+        return cls(count.reshape(shape) if per_column else count[0].item(), mean.reshape(shape), m2.reshape(shape))
+
     def __repr__(self):
         return f"Moments(count={self.count}, mean={self.mean!r}, m2={self.m2!r})"
 
@@ -103,27 +137,33 @@ def empty(shape):
     return Moments(0, np.full(shape, np.nan), np.zeros(shape))
 
 
-def moments(x, axis=None):
+def moments(x, axis=None, *, where=None, weights=None, nan_policy="propagate"):
     """Count, mean and sum of squared deviations of x, in one pass over memory.
 
     Parameters
     ----------
     x : array_like
-        Real numbers of any shape; integers count as float64.
+        Real numbers of any shape, strides and dtype; integers count as float64.
     axis : None, int or tuple of int
         Axes over which to take the moments; None takes all.
+    where : array_like of bool, optional
+        Broadcasts to x; values where it is False take no part, and count is then an array.
+    weights : array_like, optional
+        1-D along the one axis: the weight of each value, finite and 0 or more; the count is then their sum, a float.
+    nan_policy : {"propagate", "omit", "raise"}
+        A NaN makes the results of its column nan; or takes no part, as if masked; or raises.
 
     Returns
     -------
     Moments
-        With mean and m2 of the shape of x without `axis`, float64 and summed in float64.
+        With mean and m2 of the shape of x without `axis`, float64 and summed in float64. Without values the mean is nan.
 
     Raises
     ------
     TypeError
-        For arrays of complex numbers or objects, and masked arrays.
+        For arrays of complex numbers or objects, masked arrays, and a `where` that is not boolean.
     ValueError
-        For an axis out of range.
+        For an axis out of range, weights of a wrong length or below 0, and a NaN under nan_policy="raise".
 
     References
     ----------
@@ -135,17 +175,83 @@ def moments(x, axis=None):
     >>> m = nf.moments(np.array([[1.0, 2.0], [3.0, 6.0]]), axis=0)
     >>> m.count, m.mean, m.std()
     (2, array([2., 4.]), array([1., 2.]))
+    >>> m = nf.moments(np.array([[1.0, 2.0], [3.0, np.nan]]), axis=0, nan_policy="omit")
+    >>> m.count, m.mean
+    (array([2, 1]), array([2., 2.]))
     """
     x = plain(x, "x")
     if x.dtype.kind == "c":
         raise TypeError(f"x must be real, got {x.dtype}: take the moments of x.real and x.imag")
-    dtype = np.float32 if x.dtype in (np.float16, np.float32) else np.float64
-    x = x.astype(dtype, copy=not x.flags.aligned)
+    if nan_policy not in POLICIES:
+        raise ValueError(f"nan_policy must be one of {', '.join(POLICIES)}, got {nan_policy!r}")
     layout = layout_of(x, tuple(range(x.ndim)) if axis is None else axis)
-    shape = layout.along(layout.kept)
-    if x.size == 0:
-        return empty(shape)
-    a, r, c, s = layout.block
-    mean, m2 = np.empty((2, a, c))
-    engines.current().moments(layout.load(x), mean, m2)
-    return Moments(r * s, layout.unpack(mean, layout.kept), layout.unpack(m2, layout.kept))
+    where, weights = checked_where(where, x), _weights(weights, layout)
+    if where is None and weights is None and x.size and direct(layout, x):
+        a, r, c, s = layout.block
+        mean, m2 = np.empty((2, a, c))
+        engines.current().moments(layout.load(x), mean, m2)
+        # a mean is nan also for infinite values of both signs: only then is x searched for what the policy speaks of
+        if nan_policy == "propagate" or not (np.isnan(mean).any() and _has_nan(x)):
+            count = r * s if nan_policy != "omit" or not mean.size or layout.kept == () else np.full(layout.along(layout.kept), r * s)
+            return Moments(count, layout.unpack(mean, layout.kept), layout.unpack(m2, layout.kept))
+    return _in_pieces(x, layout, where, weights, nan_policy)
+
+
+def _weights(weights, layout):
+    """The weights as float64, checked, in the shape that broadcasts to x."""
+    if weights is None:
+        return None
+    weights = np.asarray(weights)
+    if weights.dtype.kind not in "fiub":
+        raise TypeError(f"weights must be real numbers, got {weights.dtype}")
+    if len(layout.reduced) != 1:
+        raise ValueError(f"weights belong to one axis, and axis names {len(layout.reduced)}: choose one")
+    (axis,) = layout.reduced
+    if weights.shape != (layout.shape[axis],):
+        raise ValueError(f"weights has shape {weights.shape}: axis {axis} of x needs ({layout.shape[axis]},)")
+    weights = weights.astype(np.float64)
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError("weights must be finite and 0 or more")
+    return weights.reshape([-1 if i == axis else 1 for i in range(len(layout.shape))])
+
+
+def _has_nan(x):
+    return any(np.isnan(x[piece]).any() for piece in split(x.shape))
+
+
+def _in_pieces(x, layout, where, weights, nan_policy):
+    """The same in pieces that stay in the cache: with masks and weights, of any dtype and strides."""
+    order = layout.order
+    kept = [axis in layout.kept for axis in order]
+    shape = [x.shape[axis] for axis in order]
+    narrow = x.dtype.kind in "fV" and x.dtype.itemsize <= 4 and weights is None
+    pieces = split(shape) if x.size else []
+    staged = Staged(x, order, np.dtype(np.float32) if narrow else DOUBLE, pieces)
+    mask, weights = (None if values is None else values.transpose(order) for values in (where, weights))
+    total = Accumulator([n if keep else 1 for n, keep in zip(shape, kept, strict=True)])
+    for piece in pieces:
+        block = grouped(shape_of(piece), range(len(shape)), [axis for axis, keep in enumerate(kept) if not keep])
+        run = staged.load(piece, own=mask is not None or nan_policy == "omit").reshape(block)
+        taken = None if mask is None else mask[piece].reshape(block)
+        if nan_policy != "propagate":
+            lost = np.isnan(run) if taken is None else np.isnan(run) & taken
+            if nan_policy == "raise" and lost.any():
+                raise ValueError('x holds a NaN: fill it, or nan_policy="omit" leaves it out')
+            taken = ~lost if taken is None else taken & ~lost
+        if weights is None:
+            total.add(piece, block_moments(run, taken, DOUBLE))
+        else:
+            beside = np.broadcast_to(part(weights, piece), shape_of(piece)).reshape(block)
+            total.add(piece, weighted_moments(run, beside if taken is None else beside * taken))
+    with np.errstate(all="ignore"):
+        mean, m2 = np.where(total.count == 0, np.nan, total.mean / total.scale), total.m2 / total.scale / total.scale
+    count, mean, m2 = (layout.unpack(values.reshape(-1), layout.kept) for values in (total.count, mean, m2))
+    if weights is None:
+        count = count.astype(np.int64)
+    if not count.shape or (where is None and nan_policy != "omit"):  # the same count for all
+        count = (
+            count.flat[0].item()
+            if count.size
+            else (weights.sum().item() if weights is not None else math.prod(layout.along(layout.reduced)))
+        )
+    return Moments(count, mean, m2)
