@@ -14,9 +14,9 @@ SELF_OVERLAPPING = np.lib.stride_tricks.as_strided(np.zeros(4, np.float32), (6, 
 
 CASES = [
     # what x may be
-    (lambda f: f(X.astype(int)), TypeError, "x must be float32 or float64, got int64"),
+    (lambda f: f(X.astype(int)), TypeError, "x must be float16, bfloat16, float32 or float64, got int64"),
     (lambda f: f(X.astype(object)), TypeError, "got dtype object"),
-    (lambda f: f(X.astype(complex)), TypeError, "x must be float32 or float64, got complex128"),
+    (lambda f: f(X.astype(complex)), TypeError, "x must be float16, bfloat16, float32 or float64, got complex128"),
     (lambda f: f(np.ma.masked_array(X)), TypeError, "x is a masked array"),
     (lambda f: f("abc"), TypeError, "got dtype <U3"),
     # what out may be
@@ -33,7 +33,7 @@ NORM_CASES = [
     (lambda f: f(X, axis="1"), TypeError, "axis must be an integer"),
     (lambda f: f(X, np.ones(5, np.float32)), ValueError, r"weight has shape \(5,\): an x of shape \(6, 4\) needs \(4,\)"),
     (lambda f: f(X, np.ones((4, 1), np.float32)), ValueError, r"weight has shape \(4, 1\)"),
-    (lambda f: f(X, np.ones(4, int)), TypeError, "weight must be float32 or float64, got int64"),
+    (lambda f: f(X, np.ones(4, int)), TypeError, "weight must be float16, bfloat16, float32 or float64, got int64"),
     (lambda f: f(X, None, np.ones(3, np.float32)), ValueError, r"bias has shape \(3,\)"),
     (lambda f: f(X, eps=-1e-5), ValueError, "eps must be a finite number of 0 or more, got -1e-05"),
     (lambda f: f(X, eps=np.nan), ValueError, "eps must be a finite number"),
@@ -66,7 +66,7 @@ def test_forward(function, call, error, text):
     ("call", "error", "text"),
     [
         (lambda: nf.layer_norm_backward(X[:3], X, LN), ValueError, r"dy has shape \(3, 4\) and x has \(6, 4\)"),
-        (lambda: nf.layer_norm_backward(X.astype(int), X, LN), TypeError, "dy must be float32 or float64"),
+        (lambda: nf.layer_norm_backward(X.astype(int), X, LN), TypeError, "dy must be float16, bfloat16, float32 or float64"),
         (lambda: nf.layer_norm_backward(X, X, BN), ValueError, r"stats.mean has shape \(4,\): an x of shape \(6, 4\) needs \(6,\)"),
         (lambda: nf.layer_norm_backward(X, X, (1, 2)), TypeError, "stats must be what the forward call returned"),
         (lambda: nf.layer_norm_backward(X, X, LN, np.ones(3)), ValueError, r"weight has shape \(3,\)"),
@@ -75,7 +75,7 @@ def test_forward(function, call, error, text):
         (lambda: nf.batch_norm_backward(X, X, None), TypeError, "got NoneType"),
         (lambda: nf.batch_norm(X, BN.mean[:2], BN.var), ValueError, r"mean has shape \(2,\)"),
         (lambda: nf.batch_norm(X, None, BN.var), TypeError, "mean is needed, got None"),
-        (lambda: nf.batch_norm(X, BN.mean, [1, 2, 3, 4]), TypeError, "var must be float32 or float64, got int64"),
+        (lambda: nf.batch_norm(X, BN.mean, [1, 2, 3, 4]), TypeError, "var must be float16, bfloat16, float32 or float64, got int64"),
         (lambda: nf.batch_norm(X, BN.mean, -BN.var), ValueError, "var must be 0 or more"),
         (lambda: nf.dropout(X, 1.5), ValueError, r"p must lie in \[0, 1\], got 1.5"),
         (lambda: nf.dropout(X, -0.1), ValueError, r"p must lie in \[0, 1\], got -0.1"),

@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from normfast import engines
-from normfast.ops._arrays import apart, checked_out, floating
+from normfast.ops._arrays import FLOATS, apart, checked_out, computing, floating
+from normfast.ops._pieces import LIMIT, Staged, shape_of, split
 
 
 class DropoutMask:
@@ -65,15 +66,18 @@ class DropoutMask:
 
     def toarray(self):
         """Boolean array of the mask's shape: True where an element is kept."""
+        return np.array(self._kept())
+
+    def _kept(self):
+        """The same, perhaps a read-only view in which elements share memory."""
         if self.given is not None:
-            return self.given.copy()
+            return self.given
         if self.p == 1.0:
-            return np.zeros(self.shape, bool)
+            return np.broadcast_to(np.False_, self.shape)
         drawn = self.drawn_shape
         words = np.empty(math.prod(drawn), np.uint32)
         engines.current().random_words(self.words(), self.offset, words)
-        keep = (words >= np.uint32(self.threshold)).reshape(drawn)
-        return keep if drawn == self.shape else np.broadcast_to(keep, self.shape).copy()
+        return np.broadcast_to((words >= np.uint32(self.threshold)).reshape(drawn), self.shape)
 
     def packbits(self):
         """The mask as bytes of 8 elements in C order, lowest bit first: `np.packbits(..., bitorder="little")`."""
@@ -123,7 +127,7 @@ def dropout(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=None):
 
     Parameters
     ----------
-    x : array_like, float32 or float64
+    x : array_like, float16, bfloat16, float32 or float64
         Of any shape and strides.
     p : float in [0, 1]
         Probability of dropping. 0 returns x bit for bit, 1 zeros, also for infinite x.
@@ -202,7 +206,7 @@ def dropout_backward(dy, mask, *, out=None):
 
     Parameters
     ----------
-    dy : array_like, float32 or float64
+    dy : array_like, float16, bfloat16, float32 or float64
         Of the shape that was dropped from.
     mask : DropoutMask
         What `dropout_forward` returned.
@@ -233,16 +237,23 @@ def _apply(x, mask, out, name):
     if x.shape != mask.shape:
         raise ValueError(f"{name} has shape {x.shape} and the mask has {mask.shape}: they must be the same")
     y = np.empty(x.shape, x.dtype) if out is None else out
+    drawn = mask.given is None and mask.drawn_shape == mask.shape
     if mask.p == 1.0:
         y[...] = 0
-    elif mask.given is not None or mask.drawn_shape != mask.shape:
-        np.multiply(x, x.dtype.type(mask.scale), out=y)
-        np.copyto(y, 0, where=~mask.toarray())
-    elif x.size:
-        run = np.ascontiguousarray(apart(x, out)).reshape(-1)
-        direct = y.flags.c_contiguous and y.flags.aligned
-        target = y.reshape(-1) if direct else np.empty_like(run)
-        engines.current().dropout(run, mask.words(), mask.offset, mask.threshold, mask.scale, target)
-        if not direct:
-            y[...] = target.reshape(y.shape)
+    elif mask.p == 0.0 and drawn:
+        y[...] = x
+    else:
+        whole = x.dtype in FLOATS and x.flags.c_contiguous and y.flags.c_contiguous
+        pieces = split(x.shape, x.size if whole else LIMIT) if x.size else []
+        source, target = (Staged(array, range(x.ndim), computing(x.dtype), pieces) for array in (apart(x, out), y))
+        kept, position = None if drawn else mask._kept(), mask.offset
+        for piece in pieces:
+            run, result = source.load(piece), target.place(piece)
+            if drawn:
+                engines.current().dropout(run, mask.words(), position, mask.threshold, mask.scale, result)
+            else:
+                np.multiply(run, run.dtype.type(mask.scale), out=result)
+                np.copyto(result.reshape(shape_of(piece)), 0, where=~kept[piece])
+            target.keep(piece, result)
+            position += run.size
     return y
