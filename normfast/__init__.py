@@ -12,30 +12,77 @@ from importlib import import_module
 from normfast.config import show_config
 from normfast.engines import set_engine, use_engine
 from normfast.engines.threads import get_num_threads, set_num_threads, threads
-from normfast.ops._stats import NormStats
+from normfast.ops._stats import NormGradients, NormStats
+from normfast.ops.activation import activation, activation_backward
 from normfast.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_forward, update_running
 from normfast.ops.dropout import DropoutMask, dropout, dropout_backward, dropout_forward
-from normfast.ops.layer_norm import NormGradients, layer_norm, layer_norm_backward, layer_norm_forward
+from normfast.ops.group_norm import (
+    group_norm,
+    group_norm_backward,
+    group_norm_forward,
+    instance_norm,
+    instance_norm_backward,
+    instance_norm_forward,
+)
+from normfast.ops.layer_norm import layer_norm, layer_norm_backward, layer_norm_forward
+from normfast.ops.lp_norm import lp_norm, lp_norm_backward, lp_norm_forward
+from normfast.ops.mean_variance_norm import (
+    InputGradient,
+    mean_variance_norm,
+    mean_variance_norm_backward,
+    mean_variance_norm_forward,
+)
 from normfast.ops.moments import Moments, moments
+from normfast.ops.rms_norm import RMSNormGradients, rms_norm, rms_norm_backward, rms_norm_forward
+from normfast.ops.sequences import sequence_mask
+from normfast.ops.alpha_dropout import alpha_dropout, alpha_dropout_backward, alpha_dropout_forward
+from normfast.ops.covariance import Covariance, covariance
 
 __all__ = [
+    "Covariance",
     "DropoutMask",
+    "InputGradient",
     "Moments",
     "NormGradients",
     "NormStats",
+    "RMSNormGradients",
+    "activation",
+    "activation_backward",
+    "alpha_dropout",
+    "alpha_dropout_backward",
+    "alpha_dropout_forward",
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_forward",
+    "covariance",
+    "diagnostics",
     "dropout",
     "dropout_backward",
     "dropout_forward",
     "get_num_threads",
+    "group_norm",
+    "group_norm_backward",
+    "group_norm_forward",
     "inference",
+    "instance_norm",
+    "instance_norm_backward",
+    "instance_norm_forward",
     "layer_norm",
     "layer_norm_backward",
     "layer_norm_forward",
-    "layers",
+    "lp_norm",
+    "lp_norm_backward",
+    "lp_norm_forward",
+    "mean_variance_norm",
+    "mean_variance_norm_backward",
+    "mean_variance_norm_forward",
     "moments",
+    "preprocessing",
+    "pruning",
+    "rms_norm",
+    "rms_norm_backward",
+    "rms_norm_forward",
+    "sequence_mask",
     "set_engine",
     "set_num_threads",
     "show_config",
@@ -48,6 +95,6 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name):
-    if name in ("inference", "layers"):  # imported when first used
+    if name in ("diagnostics", "inference", "preprocessing", "pruning"):  # imported when first used
         return import_module(f"normfast.{name}")
     raise AttributeError(f"module 'normfast' has no attribute {name!r}")

@@ -1,9 +1,16 @@
-"""Inference without training code: batch norm folded into the layer before it, models frozen to a list of affine steps."""
+"""Inference: batch norm folded into the layer before it, frozen models, exact running statistics, and dropout left on for a spread."""
+
+import copy
+from typing import NamedTuple
 
 import numpy as np
 
-from normfast.layers import ACTIVATIONS, BatchNorm, Dense, Dropout, LayerNorm, Sequential
-from normfast.ops.layer_norm import layer_norm
+from normfast.layers import Activation, BatchNorm, Dense, Dropout, Sequential
+from normfast.layers.dense import stored_like, weighted_sum
+from normfast.layers.norms import Norm
+from normfast.ops._arrays import floating
+from normfast.ops.batch_norm import batch_norm_forward
+from normfast.ops.moments import Moments, moments
 
 
 def fold_batch_norm(weight, bias, mean, var, bn_weight=None, bn_bias=None, *, eps=1e-5):
@@ -52,7 +59,7 @@ def fold_batch_norm(weight, bias, mean, var, bn_weight=None, bn_bias=None, *, ep
 
 
 class Plan:
-    """A frozen model: steps of weight, bias, layer norm and activation, on arrays of its own.
+    """A frozen model: weighted sums and what follows each of them, on arrays of its own.
 
     Called on x it returns what the model returns in inference. `freeze` makes it.
     """
@@ -61,14 +68,12 @@ class Plan:
         self._steps = steps
 
     def __call__(self, x):
-        for weight, bias, norm, activation in self._steps:
-            if weight is not None:
-                x = x @ weight.T
-                x += bias
-            if norm is not None:
-                x = layer_norm(x, norm["weight"], norm["bias"], axis=norm["axis"], eps=norm["eps"])
-            if activation is not None:
-                x = ACTIVATIONS[activation][0](x)
+        x = floating(x)
+        for weight, bias, layers in self._steps:
+            y = x if weight is None else weighted_sum(x, weight, bias)
+            for layer in layers:
+                y = layer(y, out=None if y is x else y)
+            x = stored_like(y, x)
         return x
 
     def __repr__(self):
@@ -80,7 +85,7 @@ def freeze(model):
 
     Parameters
     ----------
-    model : Dense, LayerNorm, BatchNorm, Dropout or a Sequential of them
+    model : Dense, Activation, Dropout, a norm, or a Sequential of them
         Its weights and running statistics are copied; it is not changed. A batch norm needs a Dense layer without activation before it.
 
     Returns
@@ -90,7 +95,7 @@ def freeze(model):
     Raises
     ------
     TypeError, ValueError
-        For layers that cannot be frozen.
+        For layers that cannot be frozen; a Dropout with always_on=True is one, since its outputs are random.
 
     Examples
     --------
@@ -102,35 +107,188 @@ def freeze(model):
     True
     """
     steps = []
-    for layer in _flat(model):
+    for layer in flat(model):
         if isinstance(layer, Dense):
-            bias = np.zeros(len(layer.weight.data), layer.weight.data.dtype) if layer.bias is None else layer.bias.data.copy()
-            steps.append([layer.weight.data.copy(), bias, None, None])
-            if isinstance(layer.norm, BatchNorm):
-                _fold(steps, layer.norm)
-            elif layer.norm is not None:
-                steps[-1][2] = _frozen_norm(layer.norm)
-            steps[-1][3] = layer.activation
-        elif isinstance(layer, BatchNorm):
-            _fold(steps, layer)
-        elif isinstance(layer, LayerNorm):
-            steps.append([None, None, _frozen_norm(layer), None])
-        elif not isinstance(layer, Dropout):
-            raise TypeError(f"cannot freeze {type(layer).__name__}: only Dense, BatchNorm, LayerNorm, Dropout and Sequential")
+            steps.append([layer.weight.data.copy(), None if layer.bias is None else layer.bias.data.copy(), []])
+            for part in (layer.norm, layer.function, layer.dropout):
+                _freeze_part(steps, part)
+        elif isinstance(layer, (Norm, Activation, Dropout)):
+            _freeze_part(steps, layer)
+        else:
+            raise TypeError(f"cannot freeze {type(layer).__name__}: only Dense, Activation, Dropout, the norms and Sequential")
     return Plan([tuple(step) for step in steps])
 
 
-def _flat(model):
-    return [inner for layer in model.layers for inner in _flat(layer)] if isinstance(model, Sequential) else [model]
+def flat(model):
+    """The layers of nested Sequentials in their order."""
+    return [inner for layer in model.layers for inner in flat(layer)] if isinstance(model, Sequential) else [model]
 
 
-def _fold(steps, norm):
-    if not steps or steps[-1][0] is None or steps[-1][2] is not None or steps[-1][3] is not None:
-        raise ValueError("a BatchNorm can be folded only into a Dense layer right before it, without norm and activation between")
-    weight, bias = norm._affine()
-    steps[-1][:2] = fold_batch_norm(*steps[-1][:2], norm.running_mean, norm.running_var, weight, bias, eps=norm.eps)
+def _freeze_part(steps, layer):
+    """Add a norm, an activation or a dropout to the steps."""
+    if layer is None or (isinstance(layer, Dropout) and not layer.always_on):
+        return
+    if isinstance(layer, Dropout):
+        raise ValueError("cannot freeze a Dropout with always_on=True, whose outputs are random: call mc_predict on the model")
+    if isinstance(layer, BatchNorm):
+        if not steps or steps[-1][0] is None or steps[-1][2]:
+            raise ValueError("a BatchNorm can be folded only into a Dense layer right before it, without norm and activation between")
+        weight, bias = layer._affine()
+        steps[-1][:2] = fold_batch_norm(*steps[-1][:2], layer.running_mean, layer.running_var, weight, bias, eps=layer.eps)
+        if layer.activation in (None, "identity"):
+            return
+        layer = Activation(layer.activation)
+    elif not steps:
+        steps.append([None, None, []])
+    steps[-1][2].append(copy.deepcopy(layer).eval())
 
 
-def _frozen_norm(norm):
-    weight, bias = (None if p is None else p.data.copy() for p in (norm.weight, norm.bias))
-    return {"weight": weight, "bias": bias, "axis": norm.axis, "eps": norm.eps}
+class Prediction(NamedTuple):
+    """What `mc_predict` returns.
+
+    Attributes
+    ----------
+    mean, std : ndarray
+        Mean and standard deviation of each output over the passes, float64.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def mc_predict(model, x, n, *, ddof=0, rng=None):
+    """Monte-Carlo dropout: mean and spread of the outputs over n passes with dropout on and all else as at inference.
+
+    Parameters
+    ----------
+    model : Layer
+        Its modes, and its sources of random numbers where rng is given, are put back.
+    x : array_like
+        A batch.
+    n : int
+        Number of passes, 1 or more. They are merged as they come: no more than one output is kept.
+    ddof : int
+        The spread is sqrt(m2 / (n - ddof)).
+    rng : None, int, SeedSequence or Generator
+        Where the masks come from; None leaves that to the dropout layers.
+
+    Returns
+    -------
+    Prediction
+        (mean, std) of the shape of the model's output, float64.
+
+    References
+    ----------
+    Y. Gal, Z. Ghahramani, Dropout as a Bayesian Approximation, ICML 2016, arXiv:1506.02142.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from normfast.inference import mc_predict
+    >>> from normfast.layers import Dropout
+    >>> mean, std = mc_predict(Dropout(0.5), np.ones(3), 10_000, rng=0)
+    >>> bool((abs(mean - 1) < 0.1).all()), bool((abs(std - 1) < 0.1).all())
+    (True, True)
+    """
+    if not hasattr(n, "__index__") or n.__index__() < 1:
+        raise ValueError(f"n must be an integer of 1 or more, got {n!r}")
+    generator = None if rng is None else np.random.default_rng(rng)
+    modules = [layer for _, layer in model.named_modules()]
+    before = [(layer, layer.training, getattr(layer, "rng", None)) for layer in modules]
+    try:
+        for layer in modules:
+            layer.training = isinstance(layer, Dropout)
+            if layer.training and generator is not None:
+                layer.rng = generator
+        total = _one(model(x))
+        for _ in range(n - 1):
+            total += _one(model(x))
+    finally:
+        for layer, training, source in before:
+            layer.training = training
+            if isinstance(layer, Dropout):
+                layer.rng = source
+    return Prediction(total.mean, total.std(ddof))
+
+
+def _one(y):
+    """The moments of one pass."""
+    return Moments(1, y, np.zeros(y.shape))
+
+
+def recalibrate(model, batches, *, ddof=0):
+    """Give every `BatchNorm` of a model the exact statistics of its input at inference, over all batches.
+
+    Parameters
+    ----------
+    model : Layer
+        Changed in place: running_mean, running_var and num_batches_tracked of its batch norms. Its modes are put back.
+    batches : iterable of array_like
+        Inputs of the model, in batches of any sizes; how they are cut does not matter. They are gone through once for each batch norm and
+        an iterator is therefore kept as a list.
+    ddof : int
+        The running variance is m2 / (count - ddof).
+
+    Returns
+    -------
+    Layer
+        The model.
+
+    Notes
+    -----
+    The batch norms are taken in the order in which the model calls them. Each sees what it will see at inference: dropout is off, and the
+    norms before it already use their new statistics. The moments of the batches are merged (Chan), so that a recalibrated network gives
+    over these batches a mean and variance of exactly `bias` and `weight**2` behind every batch norm, with no variance shift by dropout.
+    With ord=1 and ord=inf the squared deviations of the batches merge as variances do, which is exact for batches of equal means.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from normfast.inference import recalibrate
+    >>> from normfast.layers import BatchNorm
+    >>> layer = recalibrate(BatchNorm(1), [np.array([[1.0], [2.0]]), np.array([[6.0]])])
+    >>> layer.running_mean, layer.running_var.round(4)
+    (array([3.], dtype=float32), array([4.6667], dtype=float32))
+    """
+    batches = list(batches) if iter(batches) is batches else batches
+    modules = [layer for _, layer in model.named_modules()]
+    before = [(layer, layer.training) for layer in modules]
+    try:
+        model.eval()
+        order = _in_order_of_calls(model, [layer for layer in modules if isinstance(layer, BatchNorm)], batches)
+        for norm in order:
+            parts = []
+            norm.observer = lambda x, norm=norm, parts=parts: parts.append(_moments_of(norm, x))
+            for batch in batches:
+                model(batch)
+            norm.observer = None
+            population = Moments.merge(parts)
+            norm.running_mean[...], norm.running_var[...] = population.mean, population.var(ddof)
+            norm.num_batches_tracked[...] = len(parts)
+    finally:
+        for layer, training in before:
+            layer.training, layer.observer = training, None
+    return model
+
+
+def _in_order_of_calls(model, norms, batches):
+    """The norms that a batch meets, as it meets them."""
+    order = []
+    for norm in norms:
+        norm.observer = lambda x, norm=norm: norm in order or order.append(norm)
+    for batch in batches:
+        model(batch)
+        break
+    else:
+        raise ValueError("there are no batches to take statistics of: give one or more")
+    for norm in norms:
+        norm.observer = None
+    return order
+
+
+def _moments_of(norm, x):
+    """Moments of the channels of x, as the batch norm measures them."""
+    if norm.ord != 2:
+        return batch_norm_forward(x, axis=norm.axis, ord=norm.ord)[1].moments
+    axes = range(np.ndim(x))
+    return moments(x, axis=tuple(axis for axis in axes if axis != axes[norm.axis]))

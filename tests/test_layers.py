@@ -1,11 +1,31 @@
-"""Layers, folding and freezing, and the command line."""
+"""Layers: gradients, PyTorch's names and results, folding and freezing, Monte-Carlo dropout, and exact running statistics."""
+
+import copy
+import pickle
 
 import numpy as np
 import pytest
+from oracle import agree
 
 import normfast as nf
-from normfast.inference import fold_batch_norm, freeze
-from normfast.layers import BatchNorm, Dense, Dropout, LayerNorm, Sequential
+from normfast.inference import fold_batch_norm, freeze, mc_predict, recalibrate
+from normfast.layers import (
+    Activation,
+    AlphaDropout,
+    BatchNorm,
+    Dense,
+    Dropout,
+    GroupNorm,
+    InstanceNorm,
+    Layer,
+    LayerNorm,
+    RMSNorm,
+    Sequential,
+)
+
+SQUARE = (lambda z: z * z, lambda da, z: 2 * da * z)
+NAMED = ["relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softplus", "identity"]
+F64 = {"dtype": np.float64}
 
 
 def model(dtype=np.float64, dropout=0.0):
@@ -20,29 +40,105 @@ def model(dtype=np.float64, dropout=0.0):
     )
 
 
-def test_gradients_by_central_differences(engine, rng):
-    """Every parameter and the input, 4th order."""
-    net = model()
-    x, v = rng.standard_normal((12, 6)), rng.standard_normal((12, 3))
+def shaken(net, rng):
+    """The net with parameters that are neither 0 nor 1."""
     for parameter in net.parameters():
-        parameter.data += 0.1 * rng.standard_normal(parameter.data.shape)
-    net(x)
+        parameter.data += 0.3 * rng.standard_normal(parameter.data.shape)
+    return net
+
+
+def check_gradients(net, x, rng, **options):
+    """Every parameter and the input against 4th-order central differences along random directions."""
+    kinks = []  # signs of what a relu or a largest deviation looks at: where they change on the way, the derivative jumps
+    for _, layer in net.named_modules():
+        layer.observer = lambda z: kinks[-1].append((z > 0).tobytes())
+
+    def run():
+        kinks.append([])
+        for _, layer in net.named_modules():
+            if isinstance(layer, Dropout):
+                layer.rng = np.random.default_rng(7)  # the same mask in each call
+        return net(x, **options)
+
+    v = rng.standard_normal(run().shape)
     dx = net.backward(v)
-    gradients = [p.grad.copy() for p in net.parameters()]
-    h = 1e-6
-    for array, gradient in zip([x, *(p.data for p in net.parameters())], [dx, *gradients], strict=True):
+    checked = [(x, dx), *((p.data, p.grad) for p in net.parameters())]
+    h = 1e-4
+    for array, gradient in checked:
+        assert gradient.shape == array.shape
         start = array.copy()
-        for _ in range(20):  # until no unit crosses the kink of its ReLU on the way: there the derivative jumps
-            u, along, signs = rng.standard_normal(array.shape), 0.0, set()
+        for _ in range(40):
+            u, along = rng.standard_normal(array.shape), 0.0
+            kinks.clear()
             for k, c in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
                 array[...] = start + k * h * u
-                along += c * (net(x) * v).sum() / (12 * h)
-                signs.add(b"".join((layer._activated > 0).tobytes() for layer in net.layers[:2]))
+                along += c * (run() * v).sum() / (12 * h)
             array[...] = start
-            if len(signs) == 1:
+            if all(signs == kinks[0] for signs in kinks):
                 break
-        assert len(signs) == 1
-        assert abs((gradient * u).sum() - along) < 1e-5 * max(1.0, abs(along))
+        assert all(signs == kinks[0] for signs in kinks)
+        difference = abs((gradient * u).sum() - along)
+        assert difference < 1e-7 * np.abs(gradient * u).sum() + 1e-8, (type(net).__name__, array.shape, difference)
+
+
+def test_gradients_of_a_network(engine, rng):
+    check_gradients(shaken(model(), rng), rng.standard_normal((12, 6)), rng)
+
+
+@pytest.mark.parametrize("activation", [*NAMED, SQUARE], ids=[*NAMED, "pair"])
+@pytest.mark.parametrize("norm", [None, "batch", "layer", "rms"])
+def test_gradients_of_dense(engine, norm, activation, rng):
+    net = Sequential(Dense(5, 6, norm=norm, activation=activation, dropout=0.3, rng=0, **F64), Activation("tanh"))
+    check_gradients(shaken(net, rng), rng.standard_normal((9, 5)), rng)
+
+
+LAYERS = {
+    "batch": (lambda: BatchNorm(4, **F64), (8, 4)),
+    "batch NCHW": (lambda: BatchNorm(4, activation="silu", **F64), (3, 4, 2, 5)),
+    "batch NHWC": (lambda: BatchNorm(4, axis=-1, activation=SQUARE, **F64), (3, 2, 5, 4)),
+    "batch L1": (lambda: BatchNorm(4, ord=1, **F64), (3, 4, 6)),
+    "batch Linf": (lambda: BatchNorm(4, ord=np.inf, activation="gelu", **F64), (3, 4, 6)),
+    "batch without weight": (lambda: BatchNorm(4, affine=False, **F64), (8, 4)),
+    "layer": (lambda: LayerNorm((3, 4), **F64), (5, 3, 4)),
+    "layer without bias": (lambda: LayerNorm(4, bias=False, **F64), (5, 3, 4)),
+    "rms": (lambda: RMSNorm((3, 4), **F64), (5, 3, 4)),
+    "rms without weight": (lambda: RMSNorm(4, elementwise_affine=False, **F64), (5, 4)),
+    "group": (lambda: GroupNorm(2, 6, **F64), (3, 6, 4)),
+    "group NHWC": (lambda: GroupNorm(3, 6, axis=-1, **F64), (3, 2, 2, 6)),
+    "instance": (lambda: InstanceNorm(4, affine=True, **F64), (3, 4, 5)),
+    "instance NHWC": (lambda: InstanceNorm(4, axis=-1, track_running_stats=True, **F64), (3, 5, 4)),
+    "dropout": (lambda: Dropout(0.4), (6, 5)),
+    "channel dropout": (lambda: Dropout(0.4, axis=(0, 1)), (6, 5, 4)),
+    "alpha dropout": (lambda: AlphaDropout(0.4), (6, 5)),
+    "dense on sequences": (lambda: Dense(4, 3, norm="batch", activation="tanh", **F64), (6, 2, 4)),
+    "dense with a norm layer": (lambda: Dense(4, 6, norm=GroupNorm(2, 6, axis=-1, **F64), activation="leaky_relu", **F64), (6, 4)),
+    "dense with its own batch norm": (lambda: Dense(4, 6, norm=BatchNorm(6, activation="tanh", **F64), activation="silu", **F64), (6, 4)),
+    "dense with alpha dropout": (lambda: Dense(4, 6, activation="relu", dropout=AlphaDropout(0.3), **F64), (6, 4)),
+}
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_gradients_of_layers(engine, case, rng):
+    make, shape = LAYERS[case]
+    check_gradients(shaken(make(), rng), rng.standard_normal(shape), rng)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: BatchNorm(4, activation="tanh", **F64), lambda: LayerNorm(5, **F64), lambda: GroupNorm(2, 4, **F64)]
+)
+def test_masked_entries_take_no_part(engine, make, rng):
+    net, x = shaken(make(), rng), rng.standard_normal((3, 4, 5))
+    where = np.broadcast_to(rng.random((3, 1, 5)) < 0.7, x.shape).copy()
+    where[:, :, :2] = True
+    check_gradients(net, x, rng, where=where)
+    y, dx = net(x, where=where), net.backward(x)
+    other = np.where(where, x, np.nan)
+    assert (y[~where] == 0).all()
+    assert (dx[~where] == 0).all()
+    assert (net(other, where=where) == y).all()
+    inference = net.eval()(x, where=where)
+    assert (inference[~where] == 0).all()
+    assert (inference[where] == net(x)[where]).all() or not isinstance(net, BatchNorm)
 
 
 def test_dropout_goes_back_through_the_mask_of_the_call():
@@ -52,6 +148,14 @@ def test_dropout_goes_back_through_the_mask_of_the_call():
     assert (first != second).any()
     assert (layer.backward(x) == second).all()
     assert layer.eval()(x) is x
+    assert layer.backward(x) is x
+    out = np.empty_like(x)
+    assert layer(x, out=out) is out
+    assert (out == x).all()
+    channels = Dropout(0.5, axis=(0, 1), rng=0)(np.ones((20, 30, 4)))
+    assert (channels == channels[:, :, :1]).all()
+    on = Dropout(0.5, always_on=True, rng=0).eval()
+    assert 0 < (on(x) == 0).mean() < 1
 
 
 def test_training_and_inference_of_batch_norm(rng):
@@ -59,12 +163,19 @@ def test_training_and_inference_of_batch_norm(rng):
     batches = rng.normal(3, 2, (5, 100, 4))
     for batch in batches:
         layer(batch)
-    assert np.allclose(layer.running_mean, batches.mean(axis=(0, 1)))
+    agree(layer.running_mean, batches.mean(axis=(0, 1)), "cumulative mean", units=16)
+    agree(layer.running_var, batches.var(axis=1, ddof=1).mean(axis=0), "cumulative variance", units=16)
     assert int(layer.num_batches_tracked) == 5
     layer.eval()
-    assert np.allclose(layer(batches[0]), (batches[0] - layer.running_mean) / np.sqrt(layer.running_var + 1e-5))
+    agree(layer(batches[0]), (batches[0] - layer.running_mean) / np.sqrt(layer.running_var + 1e-5), "inference", units=16)
     with pytest.raises(RuntimeError, match="backward needs a forward call in training mode"):
-        BatchNorm(4).backward(batches[0])
+        layer.backward(batches[0])
+    keras = BatchNorm(4, dtype=np.float64, momentum=0.01, ddof=0)
+    keras(batches[0])
+    agree(keras.running_var, 0.99 + 0.01 * batches[0].var(axis=0), "ddof=0", units=16)
+    mean_deviation = BatchNorm(4, dtype=np.float64, momentum=1.0, ord=1)
+    mean_deviation(batches[0])
+    agree(mean_deviation.running_var, np.abs(batches[0] - batches[0].mean(axis=0)).mean(axis=0) ** 2, "ord=1", units=16)
 
 
 def test_state_dict_round_trip():
@@ -80,10 +191,70 @@ def test_state_dict_round_trip():
         target.load_state_dict(state)
     with pytest.raises(ValueError, match=r"0.weight has shape \(1,\) and the layer needs \(9, 6\)"):
         target.load_state_dict(source.state_dict() | {"0.weight": np.zeros(1)})
-    with pytest.raises(ValueError, match="unknown norm 'group': choose one of None, 'batch', 'layer'"):
-        Dense(2, 2, norm="group")
-    with pytest.raises(ValueError, match="unknown activation 'step'"):
-        Dense(2, 2, activation="step")
+
+
+def test_copies_leave_the_last_batch_behind(rng):
+    net = model()
+    net(rng.standard_normal((5, 6)))
+    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert all(layer._saved is None for _, layer in twin.named_modules())
+        x = rng.standard_normal((5, 6))
+        assert (twin.eval()(x) == copy.deepcopy(net).eval()(x)).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (
+            lambda: Dense(2, 2, norm="group"),
+            ValueError,
+            "unknown norm 'group': choose one of None, 'batch', 'layer', 'rms', or give a norm",
+        ),
+        (lambda: Dense(2, 2, activation="step"), ValueError, "unknown activation 'step'"),
+        (lambda: BatchNorm(2, activation=abs), TypeError, "activation must be"),
+        (lambda: Activation("step"), ValueError, "unknown activation 'step'"),
+        (lambda: GroupNorm(2, 5), ValueError, "5 channels cannot be split into 2 groups"),
+        (lambda: Dense(2, 2)(np.ones((4, 3))), ValueError, r"x has shape \(4, 3\): its last axis must hold the 2 inputs"),
+        (lambda: Dense(2, 2)(np.ones((4, 2), int)), TypeError, "x must be float16"),
+        (lambda: Dense(2, 2).backward(np.ones((4, 2))), RuntimeError, "Dense.backward needs a forward call in training mode"),
+        (lambda: mc_predict(Dropout(), np.ones(3), 0), ValueError, "n must be an integer of 1 or more, got 0"),
+        (lambda: recalibrate(BatchNorm(3), []), ValueError, "there are no batches"),
+        (lambda: recalibrate(BatchNorm(3), iter([])), ValueError, "there are no batches"),
+    ],
+)
+def test_errors(call, error, text):
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_a_gradient_of_the_wrong_shape(rng):
+    layer = Dense(3, 2)
+    layer(np.ones((4, 3)))
+    with pytest.raises(ValueError, match=r"dy has shape \(4, 3\): an x of shape \(4, 3\) needs \(4, 2\)"):
+        layer.backward(np.ones((4, 3)))
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_16_bit_input_with_float32_parameters(engine, name, rng):
+    dtype = np.float16 if name == "float16" else pytest.importorskip("ml_dtypes", reason="bfloat16 comes with ml_dtypes").bfloat16
+    unit = 2.0**-10 if name == "float16" else 2.0**-7
+    x, dy = (rng.standard_normal(shape).astype(dtype) for shape in ((64, 6), (64, 32)))
+    for make in (
+        lambda: Dense(6, 32, norm="batch", activation="relu", rng=0),
+        lambda: Dense(6, 32, norm="layer", activation="gelu", rng=0),
+        lambda: Dense(6, 32, norm="rms", activation=SQUARE, dropout=0.3, rng=0),
+        lambda: Sequential(Dense(6, 32, bias=False, rng=0), BatchNorm(32, activation="tanh")),
+        lambda: Sequential(Dense(6, 32, rng=0), GroupNorm(2, 32), Activation("silu"), Dropout(0.2, rng=0)),
+        lambda: Sequential(LayerNorm(6), Dense(6, 32, rng=0), RMSNorm(32), AlphaDropout(0.2, rng=0)),
+    ):
+        half, single = make(), make()
+        both = (half, x, dy), (single, x.astype(np.float32), dy.astype(np.float32))
+        results = [(net(z), net.backward(dz), *(p.grad for p in net.parameters())) for net, z, dz in both]
+        assert results[0][0].dtype == results[0][1].dtype == dtype
+        assert all(gradient.dtype == np.float32 for gradient in results[0][2:])
+        for actual, exact in zip(*results, strict=True):  # each layer rounds its output once, and the way back as often
+            assert np.abs(actual.astype(np.float32) - exact).max() <= 8 * unit * np.abs(exact).max()
+        assert half.eval()(x).dtype == freeze(half)(x).dtype == dtype if isinstance(half, Dense) else True
 
 
 def test_freeze(rng):
@@ -93,14 +264,33 @@ def test_freeze(rng):
         net(x)
     expected = net.eval()(x)
     plan = freeze(net)
-    assert np.abs(plan(x) - expected).max() < 1e-5 * np.abs(expected).max()
+    agree(plan(x), expected, "plan", units=32)
     for parameter in net.parameters():
         parameter.data += 1  # the plan has its own copies
-    assert np.abs(plan(x) - expected).max() < 1e-5 * np.abs(expected).max()
+    agree(plan(x), expected, "plan", units=32)
     with pytest.raises(ValueError, match="right before it"):
         freeze(Sequential(Dense(3, 3, activation="relu"), BatchNorm(3)))
+    with pytest.raises(ValueError, match="cannot freeze a Dropout with always_on=True"):
+        freeze(Dense(3, 3, dropout=Dropout(0.5, always_on=True)))
     with pytest.raises(TypeError, match="cannot freeze int"):
         freeze(3)
+
+
+@pytest.mark.parametrize("activation", [*NAMED, SQUARE], ids=[*NAMED, "pair"])
+@pytest.mark.parametrize("norm", [None, "batch", "layer", "rms", "group", "instance"])
+def test_freeze_of_each_norm_and_activation(norm, activation, rng):
+    layers = {"group": GroupNorm(3, 6, axis=-1, **F64), "instance": InstanceNorm(6, axis=-1, track_running_stats=True, affine=True, **F64)}
+    first = Dense(4, 6, norm=layers.get(norm, norm), activation=activation, dropout=0.2, **F64)
+    net = shaken(Sequential(first, Sequential(Activation(activation), AlphaDropout(0.1)), Dense(6, 2, bias=False, **F64)), rng)
+    x = rng.standard_normal((3, 8, 4))
+    net(x)
+    before = x.copy()
+    agree(freeze(net)(x), net.eval()(x), f"plan of {norm} and {activation}", units=64)
+    assert (x == before).all()
+    if norm in layers:
+        alone = layers[norm]
+        z = rng.standard_normal((3, 8, 6))
+        assert (freeze(alone)(z) == alone(z)).all()
 
 
 def test_folding_into_a_convolution(rng):
@@ -110,40 +300,157 @@ def test_folding_into_a_convolution(rng):
     var = rng.random(5) + 0.5
     folded, bias = fold_batch_norm(weight, None, mean, var, gamma, beta)
     direct = nf.batch_norm(np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], x), mean, var, gamma, beta)
-    assert np.allclose(np.einsum("oi,nihw->nohw", folded[:, :, 0, 0], x) + bias[:, None, None], direct, rtol=1e-12, atol=1e-12)
+    agree(np.einsum("oi,nihw->nohw", folded[:, :, 0, 0], x) + bias[:, None, None], direct, "folded", units=16)
     with pytest.raises(ValueError, match=r"mean has shape \(4,\)"):
         fold_batch_norm(weight, None, mean[:4], var)
 
 
+def test_mc_predict(rng):
+    net = Sequential(Dense(6, 20, norm="batch", activation="relu", dropout=0.4, **F64), BatchNorm(20, **F64), Dense(20, 2, **F64))
+    x = rng.standard_normal((30, 6))
+    net(x)
+    net.layers[1].eval()
+    source, state = net.layers[0].dropout.rng, net.state_dict()
+    mean, std = mc_predict(net, x, 25, rng=3)
+    assert net.layers[0].dropout.rng is source
+    assert [layer.training for layer in net.layers] == [True, False, True]
+    assert all((net.state_dict()[name] == array).all() for name, array in state.items())
+    net.eval()
+    net.layers[0].dropout.train().rng = np.random.default_rng(3)
+    passes = np.stack([net(x) for _ in range(25)])
+    agree(mean, passes.mean(axis=0), "mean of 25 passes")
+    agree(std, passes.std(axis=0), "deviation of 25 passes")
+    agree(mc_predict(net, x, 25, rng=3, ddof=1).std, passes.std(axis=0, ddof=1), "deviation with ddof=1")
+    assert (mc_predict(net, x, 4, rng=np.random.default_rng(1)).mean == mc_predict(net, x, 4, rng=1).mean).all()
+    plain = mc_predict(Dense(6, 3, rng=0), x.astype(np.float32), 5)
+    assert (plain.std == 0).all()
+    with pytest.raises(TypeError):
+        mc_predict(net, "text", 2)
+    assert not net.layers[0].training
+    assert net.layers[0].dropout.training
+
+
+def test_recalibrate_gives_exact_statistics(engine, rng):
+    net = Sequential(
+        Dense(6, 20, norm="batch", activation="relu", dropout=0.5, **F64),
+        Dense(20, 10, activation="tanh", **F64),
+        BatchNorm(10, **F64),
+        Dense(10, 3, **F64),
+    )
+    x = rng.standard_normal((200, 6))
+    cuts = np.split(x, [1, 50, 130])
+    assert recalibrate(net, iter(cuts)) is net
+    assert all(layer.training for _, layer in net.named_modules())
+    norms, inputs = {"0.norm": net.layers[0].norm, "2": net.layers[2]}, {}
+    for name, norm in norms.items():
+        norm.observer = lambda z, name=name: inputs.update({name: z.copy()})
+    net.eval()(x)
+    for name, norm in norms.items():
+        agree(norm.running_mean, inputs[name].mean(axis=0), f"mean of {name}", units=64)
+        agree(norm.running_var, inputs[name].var(axis=0), f"variance of {name}", units=64)
+        assert int(norm.num_batches_tracked) == 4
+    recalibrate(net, [x], ddof=1)
+    agree(norms["0.norm"].running_var, inputs["0.norm"].var(axis=0, ddof=1), "ddof=1", units=64)
+    assert int(norms["2"].num_batches_tracked) == 1
+
+
+def test_recalibrate_follows_the_calls(rng):
+    """A layer of the user's, whose attributes stand in another order than its calls."""
+
+    class Backwards(Layer):
+        def __init__(self):
+            self.second, self.first = BatchNorm(3, **F64), BatchNorm(3, **F64)
+            self.unused = BatchNorm(3, **F64)
+
+        def forward(self, x):
+            return self.second(np.exp(self.first(x)))
+
+    net, x = Backwards(), rng.normal(5, 3, (100, 3))
+    recalibrate(net, [x[:10], x[10:]])
+    y = net.eval()(x)
+    agree(y.mean(axis=0), np.zeros(3), "mean", scale=1.0, units=64)
+    agree(y.var(axis=0), net.second.running_var / (net.second.running_var + 1e-5), "variance", units=64)
+    assert (net.unused.running_var == 1).all()
+    assert int(net.unused.num_batches_tracked) == 0
+
+
 def test_a_pytorch_checkpoint_loads_as_it_is(rng):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    theirs = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.BatchNorm1d(9), torch.nn.LayerNorm(9), torch.nn.Linear(9, 2))
-    ours = Sequential(Dense(6, 9), BatchNorm(9), LayerNorm(9), Dense(9, 2))
+    theirs = torch.nn.Sequential(
+        torch.nn.Linear(6, 9), torch.nn.BatchNorm1d(9), torch.nn.LayerNorm(9), torch.nn.ReLU(), torch.nn.Linear(9, 2)
+    )
+    ours = Sequential(Dense(6, 9), BatchNorm(9), LayerNorm(9), Activation("relu"), Dense(9, 2))
     x = rng.standard_normal((16, 6)).astype(np.float32)
     theirs(torch.from_numpy(3 * x))
     ours.load_state_dict(theirs.state_dict())
-    assert np.abs(ours(x) - theirs(torch.from_numpy(x)).detach().numpy()).max() < 1e-5
+    agree(ours(x), theirs(torch.from_numpy(x)).detach().numpy(), "training", units=64)
     for name, value in theirs.state_dict().items():
-        assert np.allclose(ours.state_dict()[name], value.numpy(), rtol=1e-5)
+        agree(ours.state_dict()[name].astype(np.float32), value.numpy(), name, units=8)
     theirs.eval()
-    assert np.abs(ours.eval()(x) - theirs(torch.from_numpy(x)).detach().numpy()).max() < 1e-5
+    agree(ours.eval()(x), theirs(torch.from_numpy(x)).detach().numpy(), "inference", units=64)
 
 
-@pytest.mark.parametrize("shape", [(32, 7), (4, 7, 5, 6)])
-def test_values_and_gradients_are_those_of_pytorch(shape, rng):
+TORCH_LAYERS = {
+    "BatchNorm2d": (lambda nn: nn.BatchNorm2d(6), lambda: BatchNorm(6, **F64), (4, 6, 3, 5)),
+    "LayerNorm": (lambda nn: nn.LayerNorm((3, 5)), lambda: LayerNorm((3, 5), **F64), (4, 6, 3, 5)),
+    "LayerNorm without bias": (lambda nn: nn.LayerNorm(5, bias=False), lambda: LayerNorm(5, bias=False, **F64), (4, 6, 5)),
+    "RMSNorm": (lambda nn: nn.RMSNorm(5, eps=1e-5), lambda: RMSNorm(5, **F64), (4, 6, 5)),
+    "RMSNorm of two axes": (lambda nn: nn.RMSNorm((6, 5), eps=1e-3), lambda: RMSNorm((6, 5), eps=1e-3, **F64), (4, 6, 5)),
+    "GroupNorm": (lambda nn: nn.GroupNorm(3, 6), lambda: GroupNorm(3, 6, **F64), (4, 6, 3, 5)),
+    "GroupNorm without weight": (lambda nn: nn.GroupNorm(3, 6, affine=False), lambda: GroupNorm(3, 6, affine=False, **F64), (4, 6, 5)),
+    "InstanceNorm2d": (lambda nn: nn.InstanceNorm2d(6), lambda: InstanceNorm(6, **F64), (4, 6, 3, 5)),
+    "InstanceNorm1d, all": (
+        lambda nn: nn.InstanceNorm1d(6, affine=True, track_running_stats=True, momentum=0.3),
+        lambda: InstanceNorm(6, affine=True, track_running_stats=True, momentum=0.3, **F64),
+        (4, 6, 5),
+    ),
+    "InstanceNorm2d, all": (
+        lambda nn: nn.InstanceNorm2d(6, affine=True, track_running_stats=True),
+        lambda: InstanceNorm(6, affine=True, track_running_stats=True, **F64),
+        (4, 6, 3, 5),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TORCH_LAYERS)
+def test_norm_layers_are_those_of_pytorch(engine, case, rng):
+    """Training, running statistics, gradients and inference, from PyTorch's own checkpoint."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    make_theirs, make_ours, shape = TORCH_LAYERS[case]
+    theirs, ours = make_theirs(torch.nn).double(), make_ours()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter += torch.from_numpy(rng.standard_normal(tuple(parameter.shape)))
+    theirs(torch.from_numpy(rng.normal(2, 3, shape)))
+    ours.load_state_dict(theirs.state_dict())
+    assert list(ours.state_dict()) == list(theirs.state_dict())
     x, dy = rng.standard_normal((2, *shape))
-    weight, bias = rng.standard_normal((2, 7))
-    tensors = [torch.from_numpy(array).requires_grad_() for array in (x, weight, bias)]
-    theirs = torch.nn.functional.batch_norm(tensors[0], None, None, *tensors[1:], training=True)
-    theirs.backward(torch.from_numpy(dy))
-    y, stats = nf.batch_norm_forward(x, weight, bias)
-    for ours, their in zip((y, *nf.batch_norm_backward(dy, x, stats, weight)), (theirs, *(t.grad for t in tensors)), strict=True):
-        assert np.allclose(ours, their.detach().numpy(), rtol=1e-9, atol=1e-10)
-    weight, bias = rng.standard_normal((2, shape[-1]))
-    tensors = [torch.from_numpy(array).requires_grad_() for array in (x, weight, bias)]
-    theirs = torch.nn.functional.layer_norm(tensors[0], shape[-1:], *tensors[1:])
-    theirs.backward(torch.from_numpy(dy))
-    y, stats = nf.layer_norm_forward(x, weight, bias)
-    for ours, their in zip((y, *nf.layer_norm_backward(dy, x, stats, weight)), (theirs, *(t.grad for t in tensors)), strict=True):
-        assert np.allclose(ours, their.detach().numpy(), rtol=1e-9, atol=1e-10)
+    tensor = torch.from_numpy(x).requires_grad_()
+    output = theirs(tensor)
+    output.backward(torch.from_numpy(dy))
+    agree(ours(x), output.detach().numpy(), f"{case} in training", units=64)
+    agree(ours.backward(dy), tensor.grad.numpy(), f"{case} dx", units=256)
+    for parameter, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        agree(parameter.grad, other.grad.numpy(), f"{case} dweight or dbias", units=256)
+    for name, value in theirs.state_dict().items():
+        if name != "num_batches_tracked":  # which PyTorch's InstanceNorm leaves at 0
+            agree(ours.state_dict()[name], value.numpy(), f"{case} {name}", units=16)
+    agree(ours.eval()(x), theirs.eval()(tensor).detach().numpy(), f"{case} at inference", units=64)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softplus"])
+def test_dense_is_that_of_pytorch(engine, activation, rng):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    function = getattr(torch.nn.functional, activation, None) or getattr(torch, activation)
+    linear, norm = torch.nn.Linear(6, 9).double(), torch.nn.BatchNorm1d(9).double()
+    ours = Dense(6, 9, norm="batch", activation=activation, **F64)
+    ours.load_state_dict(linear.state_dict() | {f"norm.{name}": value for name, value in norm.state_dict().items()})
+    x, dy = rng.standard_normal((16, 6)), rng.standard_normal((16, 9))
+    tensor = torch.from_numpy(x).requires_grad_()
+    output = function(norm(linear(tensor)))
+    output.backward(torch.from_numpy(dy))
+    agree(ours(x), output.detach().numpy(), activation, units=64)
+    agree(ours.backward(dy), tensor.grad.numpy(), f"{activation} dx", units=256)
+    for parameter, other in zip(ours.parameters(), (*linear.parameters(), *norm.parameters()), strict=True):
+        largest = max(1.0, float(np.abs(other.grad.numpy()).max()))  # that of the bias before the norm is 0 up to rounding
+        agree(parameter.grad, other.grad.numpy(), f"{activation} gradients", units=256, scale=largest)

@@ -14,8 +14,9 @@ from normfast import engines
 LIMIT = 1 << 18  # values of a piece: 1 MB of float32, which two sweeps find in the second or third cache
 
 
-def split(shape, limit=LIMIT, whole=0):
-    """Cut an array into contiguous pieces of at most `limit` values, tuples of slices; the last `whole` axes are not cut."""
+def split(shape, limit=None, whole=0):
+    """Cut an array into contiguous pieces of at most `limit` values (LIMIT), tuples of slices; the last `whole` axes are not cut."""
+    limit = limit or LIMIT
     axis, size = len(shape), 1
     while axis > 0 and (axis > len(shape) - whole or size * shape[axis - 1] <= limit):
         axis -= 1

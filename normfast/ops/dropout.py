@@ -6,7 +6,7 @@ import numpy as np
 
 from normfast import engines
 from normfast.ops._arrays import FLOATS, apart, checked_out, computing, floating
-from normfast.ops._pieces import LIMIT, Staged, shape_of, split
+from normfast.ops._pieces import Staged, shape_of, split
 
 
 class DropoutMask:
@@ -244,7 +244,7 @@ def _apply(x, mask, out, name):
         y[...] = x
     else:
         whole = x.dtype in FLOATS and x.flags.c_contiguous and y.flags.c_contiguous
-        pieces = split(x.shape, x.size if whole else LIMIT) if x.size else []
+        pieces = split(x.shape, x.size if whole else None) if x.size else []
         source, target = (Staged(array, range(x.ndim), computing(x.dtype), pieces) for array in (apart(x, out), y))
         kept, position = None if drawn else mask._kept(), mask.offset
         for piece in pieces:

@@ -1,0 +1,106 @@
+"""16-bit floats: every value widens exactly, narrowing rounds as NumPy and ml_dtypes do, and no statistic overflows."""
+
+import numpy as np
+import pytest
+from oracle import agree, exact, exact_gradients
+
+import normfast as nf
+from normfast import engines
+
+ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 comes from ml_dtypes, which is not installed")
+HALVES = [np.float16, ml_dtypes.bfloat16]
+
+
+@pytest.fixture(params=HALVES, ids=["float16", "bfloat16"])
+def half(request):
+    return np.dtype(request.param)
+
+
+def same_bits(a, b):
+    """Equal, signs of zero included; any NaN equals any other."""
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        nan = np.isnan(b)
+        assert (np.isnan(a) == nan).all()
+    bits = np.uint16 if a.dtype.itemsize == 2 else np.uint32
+    assert (a.view(bits)[~nan] == b.view(bits)[~nan]).all()
+
+
+def test_every_value_widens_exactly(engine, half):
+    values = np.arange(65536, dtype=np.uint16).view(half)
+    wide = np.empty(65536, np.float32)
+    engines.current().widen(values, wide)
+    same_bits(wide, values.astype(np.float32))
+
+
+def test_narrowing_rounds_to_even(engine, half, rng):
+    """All values of the type, the middles between neighbours and their neighbours in float32, and random bits."""
+    finite = np.arange(65536, dtype=np.uint16).view(half).astype(np.float32)
+    middles = (
+        finite.view(np.uint32)[:, None]
+        + (np.array([[0, 0x1000, 0x8000]], np.uint32) + np.array([[-1], [0], [1]]).ravel()[:, None]).astype(np.uint32).ravel()
+    )
+    bits = np.concatenate([middles.ravel(), rng.integers(0, 2**32, 100_000, dtype=np.uint32)])
+    wide = bits.view(np.float32)
+    narrow = np.empty(wide.size, half)
+    engines.current().narrow(wide, narrow)
+    with np.errstate(all="ignore"):
+        same_bits(narrow, wide.astype(half))
+
+
+def test_norms_of_extreme_values(engine, half, rng):
+    """float16 squares overflow at 256, bfloat16 ones at 1e19; subnormal rows normalize too."""
+    info = ml_dtypes.finfo(half)
+    rows = rng.uniform(-1, 1, (6, 300))
+    for size in (float(info.max), float(info.max) ** 0.5 * 4, float(info.smallest_normal) / 4):
+        x = (rows * size).astype(half)
+        for y, expected in (
+            (nf.layer_norm(x, eps=0), exact(x, (1,), 0)[0]),
+            (nf.batch_norm_forward(x, axis=0, eps=0)[0], exact(x, (1,), 0)[0]),
+            (nf.batch_norm_forward(x, axis=1, eps=0)[0], exact(x, (0,), 0)[0]),
+            (nf.group_norm(x, 3, eps=0), exact(x.reshape(6, 3, 100), (2,), 0)[0].reshape(x.shape)),
+        ):
+            agree(
+                y.astype(np.float32), expected, f"{half} of {size:g}", units=float(info.eps) / 2**-23, scale=float(np.abs(expected).max())
+            )
+
+
+def test_float32_parameters(engine, half, rng):
+    """y has x's type, dweight and dbias that of the weight."""
+    x, dy = (rng.standard_normal((2, 40, 3, 50)) + 1).astype(half)
+    weight, bias = rng.standard_normal((2, 50)).astype(np.float32)
+    y, stats = nf.layer_norm_forward(x, weight, bias)
+    assert y.dtype == half
+    expected = exact(x, (2,), 1e-5, weight, bias)[0]
+    assert np.abs(y.astype(np.longdouble) - expected).max() <= 0.51 * float(ml_dtypes.finfo(half).eps) * np.abs(expected).max()
+    gradients = nf.layer_norm_backward(dy, x, stats, weight)
+    assert [g.dtype for g in gradients] == [half, np.float32, np.float32]
+    _, dxhat, db = exact_gradients(dy, x, (2,), 1e-5, weight)
+    agree(gradients.dweight, dxhat.sum(axis=(0, 1)), "dweight", units=16, scale=float(np.abs(dxhat).sum(axis=(0, 1)).max()))
+    agree(gradients.dbias, db.sum(axis=(0, 1)), "dbias", units=16, scale=float(np.abs(db).sum(axis=(0, 1)).max()))
+    assert nf.layer_norm_backward(dy, x, stats).dweight.dtype == half
+    assert nf.batch_norm_backward(dy, x, nf.batch_norm_forward(x)[1], weight[:3]).dweight.dtype == np.float32
+
+
+def test_dropout_masks_do_not_depend_on_the_type(engine, half):
+    x = np.ones((7, 333), half)
+    y, mask = nf.dropout_forward(x, 0.25, rng=3)
+    assert ((y != 0) == (nf.dropout(np.ones(x.shape), 0.25, rng=3) != 0)).all()
+    assert (y[y != 0] == np.float32(4 / 3).astype(half)).all()
+    assert (nf.dropout_backward(x, mask) == y).all()
+    assert (nf.dropout(np.asfortranarray(x), 0.25, rng=3) == y).all()
+    noise = np.arange(65536, dtype=np.uint16).view(half)
+    same_bits(nf.dropout(noise, 0.0, rng=1), noise)
+
+
+def test_in_place_and_strided(engine, half, rng):
+    x = rng.standard_normal((30, 40)).astype(half)
+    expected = nf.layer_norm(x)
+    assert (nf.layer_norm(np.asfortranarray(x), np.ones(40, np.float32)) == expected).all()
+    wide = np.zeros((60, 80), half)
+    wide[::2, ::-2] = x
+    assert (nf.layer_norm(wide[::2, ::-2]) == expected).all()
+    out = np.zeros((60, 80), half)[::2, ::2]
+    assert nf.layer_norm(x, out=out) is out
+    assert (out == expected).all()
+    assert nf.layer_norm(x, out=x) is x
+    assert (x == expected).all()
