@@ -28,6 +28,17 @@ def everything(x, dy, axis):
     for axes in (None, 0, axis):
         m = nf.moments(x, axes)
         results += [m.mean, m.m2]
+    mask = x > x.flat[0]
+    y, stats = nf.batch_norm_forward(x, axis=axis, where=mask, activation="gelu", ord=1)
+    results += [y, *stats, *nf.batch_norm_backward(dy, x, stats, axis=axis, where=mask, activation="gelu", ord=1)]
+    y, stats = nf.instance_norm_forward(x)
+    results += [y, stats.mean, stats.rstd, *nf.instance_norm_backward(dy, x, stats)]
+    y, stats = nf.rms_norm_forward(x)
+    results += [y, stats.rstd, *nf.rms_norm_backward(dy, x, stats)]
+    y, norm = nf.lp_norm_forward(x, 3, axis=axis)
+    results += [y, norm, *nf.lp_norm_backward(dy, x, norm, ord=3, axis=axis)]
+    half = x.astype(np.float16)
+    results += [nf.layer_norm(half), nf.dropout(half, 0.3, rng=4), nf.moments(half, axis).m2]
     return [np.asarray(result).tobytes() for result in results]
 
 

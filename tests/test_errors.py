@@ -50,8 +50,22 @@ def batch_norm(x, weight=None, bias=None, **options):
     return nf.batch_norm(x, BN.mean, BN.var, weight, bias, **options)
 
 
+def group_norm(x, weight=None, bias=None, **options):
+    return nf.group_norm(x, 2, weight, bias, **options)
+
+
+def activation(x, **options):
+    return nf.activation(x, "gelu", **options)
+
+
+PLAIN = [nf.dropout, nf.dropout_forward, nf.rms_norm, nf.instance_norm, nf.mean_variance_norm, nf.lp_norm, group_norm]
 ALL = [
-    *cases([nf.layer_norm, nf.layer_norm_forward, batch_norm, nf.batch_norm_forward, nf.dropout, nf.dropout_forward], CASES),
+    *cases([nf.layer_norm, nf.layer_norm_forward, batch_norm, nf.batch_norm_forward, *PLAIN], CASES),
+    *[
+        (activation, call, error, text.replace("x must", "z must").replace("x is", "z is").replace("those of x", "those of x"))
+        for call, error, text in CASES
+    ],
+    *cases([nf.rms_norm, nf.rms_norm_forward], [case for case in NORM_CASES if "bias" not in case[2]]),
     *cases([nf.layer_norm, nf.layer_norm_forward, batch_norm, nf.batch_norm_forward], NORM_CASES),
 ]
 
@@ -95,6 +109,51 @@ def test_forward(function, call, error, text):
         (lambda: nf.moments(np.array([1j])), TypeError, "x must be real"),
         (lambda: nf.moments(np.ma.masked_array([1.0])), TypeError, "masked array"),
         (lambda: nf.moments(X, axis=3), ValueError, "axis 3 is out of bounds"),
+        (lambda: nf.moments(X, where=np.ones(4)), TypeError, r"where must be boolean .* got float64"),
+        (lambda: nf.moments(X, where=np.ones(5, bool)), ValueError, r"where has shape \(5,\), which does not broadcast to \(6, 4\)"),
+        (lambda: nf.moments(X, weights=np.ones(6)), ValueError, "weights belong to one axis, and axis names 2"),
+        (lambda: nf.moments(X, axis=0, weights=np.ones(4)), ValueError, r"weights has shape \(4,\): axis 0 of x needs \(6,\)"),
+        (lambda: nf.moments(X, axis=0, weights=[1, 1, 1, 1, 1, -1]), ValueError, "weights must be finite and 0 or more"),
+        (lambda: nf.moments(X, axis=0, weights=["a"] * 6), TypeError, "weights must be real numbers, got <U1"),
+        (lambda: nf.moments(X, nan_policy="skip"), ValueError, "nan_policy must be one of propagate, omit, raise, got 'skip'"),
+        (lambda: nf.moments([1.0, np.nan], nan_policy="raise"), ValueError, "x holds a NaN"),
+        (lambda: nf.moments(np.array([1, np.nan], np.float16), nan_policy="raise"), ValueError, "x holds a NaN"),
+        (lambda: nf.Moments.from_bytes(b"nonsense"), ValueError, "they must begin with"),
+        (lambda: nf.Moments.from_bytes(nf.moments(X).to_bytes()[:20]), ValueError, "they end too early"),
+        (lambda: nf.Moments.from_bytes(nf.moments(X).to_bytes()[:-1]), ValueError, r"moments of shape \(\) have 56 bytes, got 55"),
+        (lambda: nf.Moments([1, 2], [0.0], [0.0]), ValueError, r"count has shape \(2,\)"),
+        (lambda: nf.rms_norm_backward(X, X, LN, np.ones(3)), ValueError, r"weight has shape \(3,\)"),
+        (lambda: nf.rms_norm_backward(X, X, None), TypeError, "stats must be what the forward call returned"),
+        (lambda: nf.rms_norm_forward(X)[1].moments, ValueError, "RMS norm takes no mean"),
+        (lambda: nf.group_norm(X, 3), ValueError, "num_groups must divide the 4 channels, got 3"),
+        (lambda: nf.group_norm(X, 0), ValueError, "num_groups must divide the 4 channels, got 0"),
+        (lambda: nf.group_norm(X, 2.0), TypeError, "num_groups must be an integer, got float"),
+        (lambda: nf.group_norm(X, 2, axis=0), ValueError, "axis is 0, that of the samples"),
+        (lambda: nf.group_norm(X, 2, axis=(0, 1)), ValueError, "axis must be one axis"),
+        (lambda: nf.group_norm(X, 2, np.ones(3)), ValueError, r"weight has shape \(3,\).* needs \(4,\)"),
+        (lambda: nf.group_norm_backward(X, X, LN, num_groups=2), ValueError, r"stats.mean has shape \(6,\).*needs \(6, 2\)"),
+        (lambda: nf.group_norm_backward(X[:2], X, LN, num_groups=2), ValueError, r"dy has shape \(2, 4\)"),
+        (lambda: nf.instance_norm(X, np.ones(3)), ValueError, r"weight has shape \(3,\)"),
+        (lambda: nf.instance_norm(X, axis=0), ValueError, "axis is 0"),
+        (lambda: nf.mean_variance_norm(X, axis=4), ValueError, "axis 4 is out of bounds"),
+        (lambda: nf.mean_variance_norm(X, eps=-1), ValueError, "eps must be a finite number"),
+        (lambda: nf.mean_variance_norm_backward(X, X, LN), ValueError, r"stats.mean has shape \(6,\)"),
+        (lambda: nf.lp_norm(X, "2"), TypeError, "ord must be a real number, got '2'"),
+        (lambda: nf.lp_norm(X, np.nan), ValueError, r"ord must be a number or \+-inf, got nan"),
+        (lambda: nf.lp_norm(X, axis=2), ValueError, "axis 2 is out of bounds"),
+        (lambda: nf.lp_norm(X, eps=-1), ValueError, "eps must be a finite number"),
+        (lambda: nf.lp_norm_backward(X, X, np.ones(4)), ValueError, r"saved has shape \(4,\).* needs \(6,\)"),
+        (lambda: nf.batch_norm_forward(X, ord=3), ValueError, "ord must be 1, 2 or inf, got 3"),
+        (
+            lambda: nf.batch_norm_forward(X, activation="step"),
+            ValueError,
+            "unknown activation 'step': choose one of None, 'identity', 'relu'",
+        ),
+        (lambda: nf.batch_norm(X, BN.mean, BN.var, activation=3), TypeError, "activation must be a name or a pair of functions"),
+        (lambda: nf.batch_norm_backward(X, X, BN, activation="relu", bias=np.ones(3)), ValueError, r"bias has shape \(3,\)"),
+        (lambda: nf.activation(X, "step"), ValueError, "unknown activation 'step'"),
+        (lambda: nf.activation(X, (np.tanh,)), TypeError, "pair of functions"),
+        (lambda: nf.activation_backward(X[:2], X, "relu"), ValueError, r"da has shape \(2, 4\)"),
         (lambda: nf.set_engine("fortran"), ValueError, "unknown engine 'fortran': choose one of 'auto'"),
         (lambda: nf.set_engine(None), TypeError, "engine must be a string, got NoneType"),
         (lambda: nf.use_engine("fortran").__enter__(), ValueError, "unknown engine"),
@@ -126,6 +185,15 @@ def test_nothing_is_written_when_something_is_wrong():
         lambda: nf.dropout(X, 2, out=out),
         lambda: nf.dropout(X, rng="x", out=out),
         lambda: nf.dropout(X, mask=np.ones(3, bool), out=out),
+        lambda: nf.rms_norm(X, np.ones(5, np.float32), out=out),
+        lambda: nf.group_norm(X, 3, out=out),
+        lambda: nf.group_norm(X, 2, eps=-1, out=out),
+        lambda: nf.instance_norm(X, np.ones(5, np.float32), out=out),
+        lambda: nf.lp_norm(X, "a", out=out),
+        lambda: nf.mean_variance_norm(X, axis=7, out=out),
+        lambda: nf.batch_norm_forward(X, activation="step", out=out),
+        lambda: nf.batch_norm_forward(X, where=np.ones(7, bool), out=out),
+        lambda: nf.activation(X, "step", out=out),
     ):
         with pytest.raises((TypeError, ValueError)):
             call()

@@ -1,6 +1,6 @@
 """What one text cannot say to both compilers: the plain meaning of the words that each engine replaces."""
 
-from math import erfc, exp, log1p, pow, sqrt, tanh
+from math import ldexp, pow, sqrt
 
 import numpy as np
 
@@ -28,6 +28,11 @@ def uint32(value):
 def uint64(value):
     """The number as an unsigned integer of 64 bits."""
     return np.uint64(value)
+
+
+def power_of_two(t):
+    """2**k for t = k + 1.5 * 2**52, whose last bits are those of k."""
+    return ldexp(1.0, int(t - 6755399441055744.0))
 
 
 def stream(source, n, target):

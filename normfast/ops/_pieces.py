@@ -61,7 +61,7 @@ class Staged:
 
     def load(self, piece, own=False):
         """The piece as a run of `dtype`; own: in the buffer in any case, to be written."""
-        source = self.view[piece]
+        source = self.view[(*piece, ...)]
         if not own and self._fits(source):
             return source.reshape(-1)
         run = self.buffer(piece)
@@ -73,12 +73,12 @@ class Staged:
 
     def place(self, piece):
         """Where the piece's result is to be written, before `keep`."""
-        target = self.view[piece]
+        target = self.view[(*piece, ...)]
         return target.reshape(-1) if self._fits(target) else self.buffer(piece)
 
     def keep(self, piece, run):
         """Bring a result to the array, where it is not already."""
-        target = self.view[piece]
+        target = self.view[(*piece, ...)]
         if self._fits(target):
             return
         if target.dtype.itemsize == 2 and self.dtype == np.float32:

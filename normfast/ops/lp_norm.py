@@ -125,10 +125,9 @@ def lp_norm_backward(dy, x, saved, *, ord=2, axis=-1, eps=1e-12):
 
 def checked_order(ord):
     """ord as a float that is not NaN."""
-    try:
-        p = float(ord)
-    except (TypeError, ValueError):
-        raise TypeError(f"ord must be a number, got {ord!r}") from None
+    if isinstance(ord, str | bytes) or np.ndim(ord) != 0 or np.asarray(ord).dtype.kind not in "iuf":
+        raise TypeError(f"ord must be a real number, got {ord!r}")
+    p = float(ord)
     if p != p:
         raise ValueError("ord must be a number or +-inf, got nan")
     return p

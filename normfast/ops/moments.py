@@ -115,6 +115,8 @@ class Moments:
     @classmethod
     def from_bytes(cls, data):
         """The moments of which `to_bytes` made these bytes; ValueError if it did not."""
+        if bytes(data[:8]) != MAGIC:
+            raise ValueError(f"these {len(data)} bytes are no moments of this version: they must begin with {MAGIC}")
         try:
             ndim, per_column, whole = struct.unpack_from("<3Q", data, 8)
             shape = struct.unpack_from(f"<{min(ndim, 64)}Q", data, 32)
@@ -122,8 +124,8 @@ class Moments:
             raise ValueError(f"these {len(data)} bytes are no moments: they end too early") from None
         size, counts = math.prod(shape), math.prod(shape) if per_column else 1
         start = 32 + 8 * len(shape)
-        if bytes(data[:8]) != MAGIC or len(data) != start + 8 * (counts + 2 * size):
-            raise ValueError(f"these {len(data)} bytes are no moments of this version: they must begin with {MAGIC} and fit their shape")
+        if len(data) != start + 8 * (counts + 2 * size):
+            raise ValueError(f"moments of shape {shape} have {start + 8 * (counts + 2 * size)} bytes, got {len(data)}")
         count, mean, m2 = np.split(np.frombuffer(data, "<f8", offset=start).astype(np.float64), [counts, counts + size])
         count = count.astype(np.int64) if whole else count
         return cls(count.reshape(shape) if per_column else count[0].item(), mean.reshape(shape), m2.reshape(shape))

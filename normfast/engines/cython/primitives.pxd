@@ -1,7 +1,7 @@
 """The words of normfast/kernels/primitives.py in C: a block is a pointer to its first value."""
 
 from cython cimport floating
-from libc.math cimport erfc, exp, log1p, pow, sqrt, tanh
+from libc.math cimport pow, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 
 ctypedef fused lane:  # the type a sum is taken in, where it may be wider than the values
@@ -47,6 +47,13 @@ cdef extern from *:
     #endif
     #include <stdint.h>
     #include <string.h>
+    static inline double normfast_power_of_two(double t) {
+        uint64_t bits;
+        memcpy(&bits, &t, sizeof bits);
+        bits = (bits + 1023) << 52;
+        memcpy(&t, &bits, sizeof t);
+        return t;
+    }
     static void normfast_prefetch(const char *run, Py_ssize_t bytes) {
     #if defined(__GNUC__)
         for (Py_ssize_t j = 0; j < bytes; j += 64) __builtin_prefetch(run + j);
@@ -64,6 +71,7 @@ cdef extern from *:
     #endif
     }
     """
+    double power_of_two "normfast_power_of_two"(double t) noexcept nogil
     void normfast_prefetch(const char* run, Py_ssize_t bytes) noexcept nogil
     void normfast_stream(const float* source, Py_ssize_t n, float* target) noexcept nogil
 

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from normfast.engines.numba import IN_ORDER, REORDERED
-from normfast.engines.numba.primitives import cast, chunk, prefetch, row, stream
+from normfast.engines.numba.primitives import cast, chunk, power_of_two, prefetch, row, stream
 from normfast.kernels import (
     activations,
     columns,
@@ -27,6 +27,7 @@ _compiled = {
     primitives.row: row,
     primitives.chunk: chunk,
     primitives.cast: cast,
+    primitives.power_of_two: power_of_two,
     primitives.stream: stream,
     primitives.prefetch: prefetch,
     primitives.philox_lanes: njit(primitives.philox_lanes),

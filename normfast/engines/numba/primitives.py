@@ -50,6 +50,16 @@ def chunk(typing_context, run, lo, hi):
 
 
 @intrinsic
+def power_of_two(typing_context, t):
+    def shift(context, builder, signature, arguments):
+        i64 = ir.IntType(64)
+        bits = builder.add(builder.bitcast(arguments[0], i64), i64(1023))
+        return builder.bitcast(builder.shl(bits, i64(52)), ir.DoubleType())
+
+    return types.float64(types.float64), shift
+
+
+@intrinsic
 def _address(typing_context, run, j):
     def point(context, builder, signature, arguments):
         data = make_array(signature.args[0])(context, builder, arguments[0]).data

@@ -1,0 +1,96 @@
+"""What is taken in pieces gives what it gives in one: pieces of every size, for every norm, mask, activation and layout."""
+
+import numpy as np
+import pytest
+from oracle import agree
+
+import normfast as nf
+from normfast.ops import _pieces
+
+
+def test_split_covers_everything_once(rng):
+    for _ in range(200):
+        shape = tuple(rng.integers(1, 6, rng.integers(0, 5)))
+        limit, whole = int(rng.integers(1, 50)), int(rng.integers(0, len(shape) + 1))
+        hits = np.zeros(shape, int)
+        for piece in _pieces.split(shape, limit, whole):
+            part = hits[(*piece, ...)]
+            part += 1
+            assert part.size == _pieces.size_of(piece)
+            assert part.size <= limit or part.size == np.prod(shape[len(shape) - whole :], initial=1)
+            if len(shape) > whole:
+                assert part.flags.c_contiguous
+        assert (hits == 1).all()
+        order = np.concatenate([np.arange(hits.size).reshape(shape)[(*piece, ...)].ravel() for piece in _pieces.split(shape, limit, whole)])
+        assert (order == np.arange(hits.size)).all()
+
+
+CALLS = {
+    "group": lambda x, dy, w, m: both(nf.group_norm_forward, nf.group_norm_backward, x, dy, 2, w, w, num_groups=2),
+    "group NHWC": lambda x, dy, w, m: both(nf.group_norm_forward, nf.group_norm_backward, x, dy, 2, w, w, num_groups=2, axis=3),
+    "group masked": lambda x, dy, w, m: both(nf.group_norm_forward, nf.group_norm_backward, x, dy, 2, w, w, num_groups=2, where=m),
+    "batch masked": lambda x, dy, w, m: both(nf.batch_norm_forward, nf.batch_norm_backward, x, dy, w, w, where=m),
+    "batch NHWC": lambda x, dy, w, m: both(nf.batch_norm_forward, nf.batch_norm_backward, x, dy, w, w, axis=3, activation="gelu", where=m),
+    "batch L1": lambda x, dy, w, m: both(nf.batch_norm_forward, nf.batch_norm_backward, x, dy, w, w, ord=1, where=m),
+    "batch Linf": lambda x, dy, w, m: both(nf.batch_norm_forward, nf.batch_norm_backward, x, dy, w, w, ord=np.inf),
+    "batch 16 bits": lambda x, dy, w, m: both(
+        nf.batch_norm_forward, nf.batch_norm_backward, x.astype(np.float16), dy.astype(np.float16), w.astype(np.float32), None
+    ),
+    "layer masked": lambda x, dy, w, m: both(nf.layer_norm_forward, nf.layer_norm_backward, x, dy, w, w, where=m),
+    "layer strided": lambda x, dy, w, m: both(nf.layer_norm_forward, nf.layer_norm_backward, x[:, ::-1, :, ::-1], dy, w, w, axis=1),
+    "rms strided": lambda x, dy, w, m: both(nf.rms_norm_forward, nf.rms_norm_backward, x[:, ::-1, :, ::-1], dy, w, axis=1),
+    "mean variance": lambda x, dy, w, m: both(nf.mean_variance_norm_forward, nf.mean_variance_norm_backward, x, dy, axis=(0, 3)),
+    "lp": lambda x, dy, w, m: both(nf.lp_norm_forward, nf.lp_norm_backward, x, dy, 3, axis=2, ord=3),
+    "moments": lambda x, dy, w, m: [nf.moments(x, 1, where=m).m2, nf.moments(x, (0, 2), where=m).m2,
+                                  nf.moments(x, 0, weights=[1, 0, 2, 5]).m2],
+    "dropout": lambda x, dy, w, m: [nf.dropout(x.astype(np.float16), 0.4, rng=1), nf.dropout(x, 0.4, rng=1, axis=(0, 1))],
+    "activation": lambda x, dy, w, m: [nf.activation(x, "silu"), nf.activation_backward(dy, x[:, ::-1], "silu")],
+}  # fmt: skip
+
+
+def both(forward, backward, x, dy, *positional, **options):
+    """y, the statistics and the gradients of a norm; options go where they belong."""
+    own = {"num_groups", "ord"} if "num_groups" in options or forward is nf.lp_norm_forward else set()
+    y, stats = forward(x, *positional, **{k: v for k, v in options.items() if k not in own})
+    weight = [p for p in positional if isinstance(p, np.ndarray)][:1]
+    if "activation" in options:
+        options["bias"] = weight[0]
+    results = [y, *(stats[:3] if isinstance(stats, tuple) else [stats]), *backward(dy, x, stats, *weight, **options)]
+    return [r for r in results if r is not None]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_pieces_of_any_size(engine, name, rng, monkeypatch):
+    x, dy = rng.standard_normal((2, 4, 6, 5, 6))
+    weight, mask = rng.standard_normal(6), rng.random(x.shape) < 0.7
+    mask[..., 0] = True
+    expected = CALLS[name](x, dy, weight, mask)
+    for limit in (1, 7, 40, 200):
+        monkeypatch.setattr(_pieces, "LIMIT", limit)
+        for result, value in zip(CALLS[name](x, dy, weight, mask), expected, strict=True):
+            wide = value.dtype == np.float64 and "16 bits" not in name  # statistics of 16-bit values are summed in float32
+            agree(result.astype(np.float64), value, f"{name} in pieces of {limit}", units=256 if wide else 2.0**42)
+
+
+def test_no_second_array_of_the_size_of_x(rng):
+    """Masks, activations, strides and 16 bits need buffers of a few pieces."""
+    import tracemalloc
+
+    x = rng.standard_normal((48, 64, 40, 40)).astype(np.float32)
+    mask, y = np.ones((48, 1, 1, 1), bool), np.empty_like(x)
+    calls = [
+        lambda: nf.batch_norm_forward(x, where=mask, activation="relu", out=y),
+        lambda: nf.group_norm(x, 8, out=y),
+        lambda: nf.layer_norm(x, np.ones(64, np.float32), axis=1, out=y),
+        lambda: nf.rms_norm(x.transpose(3, 1, 0, 2), out=y.transpose(3, 1, 0, 2)),
+        lambda: nf.lp_norm(x, 1, out=y),
+        lambda: nf.activation(x, "gelu", out=y),
+        lambda: nf.moments(x, (0, 2), where=mask),
+        lambda: nf.dropout(x, 0.5, rng=0, axis=(0, 1), out=y),
+    ]
+    for number, call in enumerate(calls):
+        tracemalloc.start()
+        call()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 14 * _pieces.LIMIT * 4 < x.nbytes, f"call {number}: {peak / 1e6:.1f} MB beside x's {x.nbytes / 1e6:.1f} MB"
