@@ -29,6 +29,12 @@ def split(shape, limit=None, whole=0):
     return [(*(slice(i, i + 1) for i in index), cut, *rest) for index in np.ndindex(*shape[: axis - 1]) for cut in cuts]
 
 
+def elementwise(*arrays):
+    """The pieces of arrays of one shape, for what takes each value by itself: one where they need no buffers, none without values."""
+    whole = all(array.dtype.itemsize > 2 and array.flags.c_contiguous and array.flags.aligned for array in arrays)
+    return split(arrays[0].shape, arrays[0].size if whole else None) if arrays[0].size else []
+
+
 def size_of(piece):
     """How many values a piece holds."""
     return math.prod(cut.stop - cut.start for cut in piece)

@@ -5,7 +5,7 @@ import numpy as np
 from normfast import engines
 from normfast.kernels import activations as codes
 from normfast.ops._arrays import apart, checked_out, computing, floating, same_shape
-from normfast.ops._pieces import Staged, split
+from normfast.ops._pieces import Staged, elementwise
 
 CODES = {
     "relu": codes.RELU,
@@ -69,9 +69,9 @@ def activation(z, name, *, out=None):
     if code is None:
         result[...] = z
         return result
-    pieces = split(z.shape)
+    pieces = elementwise(z, result)
     source, target = (Staged(array, range(z.ndim), computing(z.dtype), pieces) for array in (z, result))
-    for piece in pieces if z.size else ():
+    for piece in pieces:
         a = target.place(piece)
         run_activation(source.load(piece), code, a)
         target.keep(piece, a)
@@ -109,9 +109,9 @@ def activation_backward(da, z, name, *, out=None):
     if code is None:
         result[...] = da
         return result
-    pieces = split(z.shape)
+    pieces = elementwise(da, z, result)
     gradient, source, target = (Staged(array, range(z.ndim), computing(z.dtype), pieces) for array in (da, z, result))
-    for piece in pieces if z.size else ():
+    for piece in pieces:
         dz = target.place(piece)
         run_activation_backward(gradient.load(piece), source.load(piece), code, dz)
         target.keep(piece, dz)

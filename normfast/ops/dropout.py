@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from normfast import engines
-from normfast.ops._arrays import FLOATS, apart, checked_out, computing, floating
-from normfast.ops._pieces import Staged, shape_of, split
+from normfast.ops._arrays import apart, checked_out, computing, floating
+from normfast.ops._pieces import Staged, elementwise, shape_of
 
 
 class DropoutMask:
@@ -243,9 +243,9 @@ def _apply(x, mask, out, name):
     elif mask.p == 0.0 and drawn:
         y[...] = x
     else:
-        whole = x.dtype in FLOATS and x.flags.c_contiguous and y.flags.c_contiguous
-        pieces = split(x.shape, x.size if whole else None) if x.size else []
-        source, target = (Staged(array, range(x.ndim), computing(x.dtype), pieces) for array in (apart(x, out), y))
+        x = apart(x, out)
+        pieces = elementwise(x, y)
+        source, target = (Staged(array, range(x.ndim), computing(x.dtype), pieces) for array in (x, y))
         kept, position = None if drawn else mask._kept(), mask.offset
         for piece in pieces:
             run, result = source.load(piece), target.place(piece)
