@@ -70,15 +70,18 @@ __all__ = [
     "layer_norm",
     "layer_norm_backward",
     "layer_norm_forward",
+    "layers",
     "lp_norm",
     "lp_norm_backward",
     "lp_norm_forward",
+    "mc_predict",
     "mean_variance_norm",
     "mean_variance_norm_backward",
     "mean_variance_norm_forward",
     "moments",
     "preprocessing",
     "pruning",
+    "recalibrate",
     "rms_norm",
     "rms_norm_backward",
     "rms_norm_forward",
@@ -95,6 +98,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name):
-    if name in ("diagnostics", "inference", "preprocessing", "pruning"):  # imported when first used
+    if name in ("diagnostics", "inference", "layers", "preprocessing", "pruning"):  # imported when first used
         return import_module(f"normfast.{name}")
+    if name in ("mc_predict", "recalibrate"):
+        return getattr(import_module("normfast.inference"), name)
     raise AttributeError(f"module 'normfast' has no attribute {name!r}")

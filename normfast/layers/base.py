@@ -1,0 +1,137 @@
+"""What all layers share, and layers one after the other."""
+
+import numpy as np
+
+
+class Parameter:
+    """A learned array and the gradient of the loss with respect to it.
+
+    Attributes
+    ----------
+    data : ndarray
+        The values, to be changed in place.
+    grad : ndarray or None
+        Their gradient, of the same shape, from the last backward pass.
+    """
+
+    def __init__(self, data):
+        self.data = data
+        self.grad = None
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __repr__(self):
+        return f"Parameter({self.data!r})"
+
+
+class Layer:
+    """What all layers share: parameters, buffers, inner layers and the two modes.
+
+    A subclass has `forward(x)`, which a call runs, and `backward(dy)`. In training `forward` keeps what `backward` needs in `_saved`;
+    copies and pickles of a layer leave that behind.
+    """
+
+    training = True
+    observer = None  # a function that is shown the input of each call
+    buffers = ()
+    _saved = None
+
+    def __call__(self, x, **options):
+        if self.observer is not None:
+            self.observer(x)
+        return self.forward(x, **options)
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name not in ("_saved", "observer")}
+
+    def _children(self):
+        return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
+
+    def _arrays(self):
+        """The parameters and buffers of this layer alone, by name."""
+        arrays = {name: value.data for name, value in vars(self).items() if isinstance(value, Parameter)}
+        return arrays | {name: value for name in self.buffers if (value := getattr(self, name)) is not None}
+
+    def named_modules(self, prefix=""):
+        """Pairs of name and layer: this one, named by the prefix, and all inner ones in their order."""
+        yield prefix, self
+        for name, child in self._children().items():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def train(self, mode=True):
+        """Switch to training, or to inference with mode=False; returns the layer."""
+        self.training = mode
+        for child in self._children().values():
+            child.train(mode)
+        return self
+
+    def eval(self):
+        """Switch to inference; returns the layer."""
+        return self.train(False)
+
+    def parameters(self):
+        """List of the `Parameter`s of the layer and its inner layers."""
+        own = [value for value in vars(self).values() if isinstance(value, Parameter)]
+        return own + [parameter for child in self._children().values() for parameter in child.parameters()]
+
+    def state_dict(self):
+        """Copies of all parameters and buffers by name, as PyTorch names them."""
+        return {name: np.array(array) for name, array in self._targets().items()}
+
+    def load_state_dict(self, state):
+        """Take all parameters and buffers from a dictionary of arrays (or CPU tensors), in place.
+
+        Raises
+        ------
+        ValueError
+            If names are missing or left over, or a shape differs; nothing is changed then.
+        """
+        targets = self._targets()
+        missing, unknown = sorted(targets.keys() - state.keys()), sorted(state.keys() - targets.keys())
+        if missing or unknown:
+            raise ValueError(f"the state does not fit: missing {missing}, not known here {unknown}")
+        values = {name: np.asarray(value) for name, value in state.items()}
+        for name, target in targets.items():
+            if values[name].shape != target.shape:
+                raise ValueError(f"{name} has shape {values[name].shape} and the layer needs {target.shape}")
+        for name, target in targets.items():
+            target[...] = values[name]
+
+    def _targets(self):
+        modules = ((f"{prefix}." if prefix else "", module) for prefix, module in self.named_modules())
+        return {prefix + name: array for prefix, module in modules for name, array in module._arrays().items()}
+
+    def _remembered(self):
+        if self._saved is None:
+            raise RuntimeError(f"{type(self).__name__}.backward needs a forward call in training mode before it")
+        return self._saved
+
+
+class Sequential(Layer):
+    """Layers one after the other, named by their position.
+
+    Examples
+    --------
+    >>> from normfast.layers import Dense, Dropout, Sequential
+    >>> list(Sequential(Dense(2, 3), Dropout(0.1), Dense(3, 1)).state_dict())
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    """
+
+    def __init__(self, *layers):
+        self.layers = layers
+
+    def _children(self):
+        return {str(i): layer for i, layer in enumerate(self.layers)}
+
+    def forward(self, x):
+        """The output of the last layer."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def backward(self, dy):
+        """Gradient of the input, from that of the output."""
+        for layer in reversed(self.layers):
+            dy = layer.backward(dy)
+        return dy
