@@ -14,7 +14,9 @@ from normfast.engines import set_engine, use_engine
 from normfast.engines.threads import get_num_threads, set_num_threads, threads
 from normfast.ops._stats import NormGradients, NormStats
 from normfast.ops.activation import activation, activation_backward
+from normfast.ops.alpha_dropout import alpha_dropout, alpha_dropout_backward, alpha_dropout_forward
 from normfast.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_forward, update_running
+from normfast.ops.covariance import Covariance, covariance
 from normfast.ops.dropout import DropoutMask, dropout, dropout_backward, dropout_forward
 from normfast.ops.group_norm import (
     group_norm,
@@ -35,8 +37,6 @@ from normfast.ops.mean_variance_norm import (
 from normfast.ops.moments import Moments, moments
 from normfast.ops.rms_norm import RMSNormGradients, rms_norm, rms_norm_backward, rms_norm_forward
 from normfast.ops.sequences import sequence_mask
-from normfast.ops.alpha_dropout import alpha_dropout, alpha_dropout_backward, alpha_dropout_forward
-from normfast.ops.covariance import Covariance, covariance
 
 __all__ = [
     "Covariance",

@@ -89,8 +89,8 @@ class CompiledEngine:
         )
         return dweight.sum(axis=0), dbias.sum(axis=0)
 
-    def batch_norm_forward(self, x, weight, bias, eps, y, mean, rstd, var):
-        """weight, bias, mean, rstd and var (a, c), float64."""
+    def batch_norm_forward(self, x, weight, bias, eps, code, y, mean, rstd, var):
+        """weight, bias, mean, rstd and var (a, c), float64; the code is that of an activation, applied to y while it is in the cache."""
         a, r, c, s = x.shape
         threads = workers(x.size)
         m2, scale = np.empty((2, a, c))
@@ -99,7 +99,7 @@ class CompiledEngine:
             piece_mean, piece_m2 = np.empty((2, a * c * splits_r * splits_s))
             self._drivers[x.dtype, x.dtype].slab_forward(
                 x.dtype.type(0), x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2,
-                weight.reshape(-1), bias.reshape(-1), eps, y.reshape(-1, s),
+                weight.reshape(-1), bias.reshape(-1), eps, code, y.reshape(-1, s),
                 mean.reshape(-1), m2.reshape(-1), scale.reshape(-1), rstd.reshape(-1), var.reshape(-1), threads,
             )  # fmt: skip
         else:
@@ -107,22 +107,22 @@ class CompiledEngine:
             self._untyped.finish_statistics(
                 float(r * s), eps, mean.reshape(-1), m2.reshape(-1), scale.reshape(-1), rstd.reshape(-1), var.reshape(-1)
             )
-            self.batch_norm(x, mean, rstd, weight, bias, y)
+            self.batch_norm(x, mean, rstd, weight, bias, code, y)
 
-    def batch_norm(self, x, mean, rstd, weight, bias, y):
-        """y = (x - mean) * rstd * weight + bias, all of them (a, c)."""
+    def batch_norm(self, x, mean, rstd, weight, bias, code, y):
+        """y = f((x - mean) * rstd * weight + bias), all of them (a, c), for the activation f of that code."""
         a, r, c, s = x.shape
         threads = workers(x.size)
         drivers, like = self._drivers[x.dtype, x.dtype], x.dtype.type(0)
         if s > 1 or c == 1:
             factors = (mean.reshape(-1), rstd.reshape(-1), weight.reshape(-1), bias.reshape(-1))
-            drivers.slab_affine(like, x.reshape(-1, s), r, c, *slab_splits(r, s), *factors, y.reshape(-1, s), threads)
+            drivers.slab_affine(like, x.reshape(-1, s), r, c, *slab_splits(r, s), *factors, code, y.reshape(-1, s), threads)
         else:
             work = np.empty((5, a, c), x.dtype)
-            drivers.column_affine(like, x.reshape(-1, c), r, mean, rstd, weight, bias, work, y.reshape(-1, c), threads)
+            drivers.column_affine(like, x.reshape(-1, c), r, mean, rstd, weight, bias, work, code, y.reshape(-1, c), threads)
 
     def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
-        """Writes dx and returns dweight and dbias (a, c), float64."""
+        """Writes dx, which may be dy, and returns dweight and dbias (a, c), float64."""
         a, r, c, s = x.shape
         threads = workers(x.size)
         dbias, dweight, c1, c2 = np.empty((4, a, c))
@@ -160,7 +160,7 @@ class CompiledEngine:
             )  # fmt: skip
 
     def gradient(self, dy, x, mean, rstd, weight, c1, c2, dx):
-        """dx = rstd * (dy * weight - c1 - xhat * c2), all of them (a, c)."""
+        """dx = rstd * (dy * weight - c1 - xhat * c2), all of them (a, c); dx may be dy."""
         a, r, c, s = x.shape
         threads = workers(x.size)
         drivers, like = self._drivers[x.dtype, x.dtype], x.dtype.type(0)

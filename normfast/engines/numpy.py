@@ -11,6 +11,7 @@ import numpy as np
 from normfast.kernels import activations as codes
 
 REDUCED = (1, 3)
+ROOT_HALF = math.sqrt(0.5)
 
 
 def deviations(x, axes):
@@ -104,6 +105,8 @@ def _wide(values):
 
 def activated(z, code):
     """The activations of `kernels/activations.py`, by their codes."""
+    if code == codes.IDENTITY:
+        return z
     if code == codes.RELU:
         return np.where(z < 0, 0.0, z)
     if code == codes.LEAKY_RELU:
@@ -111,7 +114,7 @@ def activated(z, code):
     if code == codes.TANH:
         return np.tanh(z)
     if code == codes.GELU:
-        return 0.5 * z * _erfc(-codes.ROOT_HALF * z)
+        return 0.5 * z * _erfc(-ROOT_HALF * z)
     if code == codes.SOFTPLUS:
         return np.logaddexp(z, 0.0)
     sigmoid = _sigmoid(z)
@@ -125,7 +128,7 @@ def activation_slope(z, code):
     if code == codes.TANH:
         return 1.0 / np.cosh(z) ** 2
     if code == codes.GELU:
-        return 0.5 * _erfc(-codes.ROOT_HALF * z) + codes.DENSITY * z * np.exp(-0.5 * z * z)
+        return 0.5 * _erfc(-ROOT_HALF * z) + z / math.sqrt(2.0 * math.pi) * np.exp(-0.5 * z * z)
     sigmoid = _sigmoid(z)
     if code == codes.SOFTPLUS:
         return sigmoid
@@ -198,16 +201,17 @@ class NumpyEngine:
             dx[...] = rstd * (g - c1 - xhat * (g * xhat).mean(axis=1, keepdims=True))
             return (dy * xhat).sum(axis=0), dy.sum(axis=0)
 
-    def batch_norm_forward(self, x, weight, bias, eps, y, mean, rstd, var):
+    def batch_norm_forward(self, x, weight, bias, eps, code, y, mean, rstd, var):
         with np.errstate(all="ignore"):
             xhat, *stats = normalized(x.astype(np.float64), REDUCED, eps)
             for target, value in zip((mean, var, rstd), stats, strict=True):
                 target[...] = value[:, 0, :, 0]
-            y[...] = xhat * _wide(weight) + _wide(bias)
+            y[...] = activated(xhat * _wide(weight) + _wide(bias), code)
 
-    def batch_norm(self, x, mean, rstd, weight, bias, y):
+    def batch_norm(self, x, mean, rstd, weight, bias, code, y):
         with np.errstate(all="ignore"):
-            y[...] = xhat_of(x.astype(np.float64), _wide(mean), _wide(rstd)) * _wide(weight) + _wide(bias)
+            xhat = xhat_of(x.astype(np.float64), _wide(mean), _wide(rstd))
+            y[...] = activated(xhat * _wide(weight) + _wide(bias), code)
 
     def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
         dbias, dweight = np.empty((2, *mean.shape))

@@ -6,6 +6,7 @@ written out as polynomials, since a loop that calls the C library's does not vec
 
 from normfast.kernels.primitives import *
 
+IDENTITY = 0
 RELU = 1
 LEAKY_RELU = 2
 SIGMOID = 3
@@ -14,67 +15,64 @@ GELU = 5
 SILU = 6
 SOFTPLUS = 7
 SLOPE = 0.01  # of leaky relu below zero, PyTorch's default
-ROOT_HALF = 0.7071067811865476
-DENSITY = 0.3989422804014327  # of the normal distribution at 0
-LEAST = -708.0  # exp of anything smaller is subnormal, and 0 here
-PER_LN2 = 1.4426950408889634
-LN2_HIGH = 0.6931471803691238  # 32 bits, so that a whole number times it is exact
-LN2_LOW = 1.9082149292705877e-10
-ROUNDS = 6755399441055744.0  # 1.5 * 2**52: added to x it rounds x to a whole number, which then stands in the last bits
 
 
 def activate(z, n, code, a):
-    """a = f(z)."""
+    """a = f(z), on runs in the first cache: a copies z first, so that what follows has one array and vectorizes also where a is z."""
+    for j in range(n):
+        a[j] = z[j]
     if code == RELU:
         for j in range(n):
-            a[j] = cast(0.0, z[j]) if z[j] < 0.0 else z[j]
+            a[j] = cast(0.0, a[j]) if a[j] < 0.0 else a[j]
     elif code == LEAKY_RELU:
-        slope = cast(SLOPE, z[0])
+        slope = cast(SLOPE, a[0])
         for j in range(n):
-            a[j] = z[j] * slope if z[j] < 0.0 else z[j]
+            a[j] = a[j] * slope if a[j] < 0.0 else a[j]
     elif code == SIGMOID:
         for j in range(n):
-            a[j] = sigmoid(1.0 * z[j])
+            a[j] = sigmoid(1.0 * a[j])
     elif code == TANH:
         for j in range(n):
-            e = exp_less_1(-2.0 * abs(1.0 * z[j]))
-            a[j] = (e if z[j] < 0.0 else -e) / (2.0 + e)
+            e = exp_less_1(-2.0 * abs(1.0 * a[j]))
+            a[j] = (e if a[j] < 0.0 else 0.0 - e) / (2.0 + e)
     elif code == GELU:
         for j in range(n):
-            a[j] = z[j] * normal_cdf(1.0 * z[j], exponential(-0.5 * z[j] * z[j]))
+            a[j] = a[j] * normal_cdf(1.0 * a[j], exponential(-0.5 * a[j] * a[j]))
     elif code == SILU:
         for j in range(n):
-            a[j] = z[j] * sigmoid(1.0 * z[j])
+            a[j] = a[j] * sigmoid(1.0 * a[j])
     elif code == SOFTPLUS:
         for j in range(n):
-            a[j] = (z[j] if z[j] > 0.0 else 0.0) + log_1_plus(exponential(-abs(1.0 * z[j])))
+            a[j] = (a[j] if a[j] > 0.0 else 0.0) + log_1_plus(exponential(-abs(1.0 * a[j])))
 
 
 def activate_gradient(da, z, n, code, dz):
-    """dz = da * f'(z)."""
+    """dz = da * f'(z); dz may be z."""
+    for j in range(n):
+        dz[j] = z[j]
     if code == RELU:
         for j in range(n):
-            dz[j] = da[j] if z[j] > 0.0 else cast(0.0, z[j])
+            dz[j] = da[j] if dz[j] > 0.0 else cast(0.0, dz[j])
     elif code == LEAKY_RELU:
-        slope = cast(SLOPE, z[0])
+        slope = cast(SLOPE, dz[0])
         for j in range(n):
-            dz[j] = da[j] if z[j] > 0.0 else da[j] * slope
+            dz[j] = da[j] if dz[j] > 0.0 else da[j] * slope
     elif code == SIGMOID:
         for j in range(n):
-            dz[j] = da[j] * bell(1.0 * z[j])
+            dz[j] = da[j] * bell(1.0 * dz[j])
     elif code == TANH:
         for j in range(n):
-            dz[j] = da[j] * 4.0 * bell(2.0 * z[j])
+            dz[j] = da[j] * 4.0 * bell(2.0 * dz[j])
     elif code == GELU:
         for j in range(n):
-            e = exponential(-0.5 * z[j] * z[j])
-            dz[j] = da[j] * (normal_cdf(1.0 * z[j], e) + z[j] * (DENSITY * e))
+            e = exponential(-0.5 * dz[j] * dz[j])
+            dz[j] = da[j] * (normal_cdf(1.0 * dz[j], e) + dz[j] * (0.3989422804014327 * e))
     elif code == SILU:
         for j in range(n):
-            dz[j] = da[j] * (sigmoid(1.0 * z[j]) + z[j] * bell(1.0 * z[j]))
+            dz[j] = da[j] * (sigmoid(1.0 * dz[j]) + dz[j] * bell(1.0 * dz[j]))
     elif code == SOFTPLUS:
         for j in range(n):
-            dz[j] = da[j] * sigmoid(1.0 * z[j])
+            dz[j] = da[j] * sigmoid(1.0 * dz[j])
 
 
 def sigmoid(z):
@@ -91,29 +89,29 @@ def bell(z):
 
 def normal_cdf(z, e):
     """erfc(-z / sqrt(2)) / 2 for e = exp(-z**2 / 2)."""
-    tail = 0.5 * e * scaled_erfc(ROOT_HALF * abs(z))
+    tail = 0.5 * e * scaled_erfc(0.7071067811865476 * abs(z))
     return tail if z < 0.0 else 1.0 - tail
 
 
 def exponential(x):
     """exp(x) for x <= 0, where it is not subnormal, else 0."""
-    t = x * PER_LN2 + ROUNDS
+    t = x * 1.4426950408889634 + 6755399441055744.0  # x / ln 2 rounded to a whole number, which now stands in the last bits
     scale = power_of_two(t)
-    return 0.0 if x < LEAST else scale + scale * series(remainder(x, t))
+    return 0.0 if x < -708.0 else scale + scale * series(remainder(x, t))
 
 
 def exp_less_1(x):
     """exp(x) - 1 for x <= 0."""
-    x = LEAST if x < LEAST else x
-    t = x * PER_LN2 + ROUNDS
+    x = -708.0 if x < -708.0 else x
+    t = x * 1.4426950408889634 + 6755399441055744.0
     scale = power_of_two(t)
     return scale * series(remainder(x, t)) + (scale - 1.0)
 
 
 def remainder(x, t):
-    """x - k * ln 2 for t = k + ROUNDS."""
-    k = t - ROUNDS
-    return (x - k * LN2_HIGH) - k * LN2_LOW
+    """x - k * ln 2 for t = k + 1.5 * 2**52; the upper part of ln 2 has 32 bits, so that k times it is exact."""
+    k = t - 6755399441055744.0
+    return (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
 
 
 def series(r):

@@ -4,6 +4,7 @@ Tiles of rows are added up side by side in x's type (or wider) and folded into t
 of `moments.py`: TILE terms are the longest chain. `left..right` are the columns one worker takes.
 """
 
+from normfast.kernels.activations import *
 from normfast.kernels.factors import *
 from normfast.kernels.moments import *
 from normfast.kernels.normalize import *
@@ -149,8 +150,8 @@ def add_deviations_of_4(x0, x1, x2, x3, n, shift, d, dd):
         dd[j] += (t0 * t0 + t1 * t1) + (t2 * t2 + t3 * t3)
 
 
-def affine_rows(x, r, c, lo, hi, scaled, scale, high, a, a_low, b, y):
-    """Normalize the rows lo..hi; the factors of row i stand in row i // r."""
+def affine_rows(x, r, c, lo, hi, scaled, scale, high, a, a_low, b, code, y):
+    """Normalize the rows lo..hi and apply the function of the code; the factors of row i stand in row i // r."""
     for i in range(lo, hi):
         q = i // r
         if scaled:
@@ -158,6 +159,8 @@ def affine_rows(x, r, c, lo, hi, scaled, scale, high, a, a_low, b, y):
             affine_columns(row(y, i, c), c, row(high, q, c), row(a, q, c), row(a_low, q, c), row(b, q, c), row(y, i, c))
         else:
             affine_columns(row(x, i, c), c, row(high, q, c), row(a, q, c), row(a_low, q, c), row(b, q, c), row(y, i, c))
+        if code != IDENTITY:
+            activate(row(y, i, c), c, code, row(y, i, c))
 
 
 def column_gradient_piece(dy, x, i, r, c, splits, width, scaled, scale, high, work, piece_dy, piece_dy_d):
@@ -223,7 +226,8 @@ def gradient_rows(dy, x, r, c, lo, hi, scaled, scale, high, a, p, q, dx):
     for i in range(lo, hi):
         k = i // r
         if scaled:
-            multiply_columns(row(x, i, c), c, row(scale, k, c), row(dx, i, c))
-            gradient_columns(row(dy, i, c), row(dx, i, c), c, row(high, k, c), row(a, k, c), row(p, k, c), row(q, k, c), row(dx, i, c))
+            scaled_gradient_columns(
+                row(dy, i, c), row(x, i, c), c, row(scale, k, c), row(high, k, c), row(a, k, c), row(p, k, c), row(q, k, c), row(dx, i, c)
+            )
         else:
             gradient_columns(row(dy, i, c), row(x, i, c), c, row(high, k, c), row(a, k, c), row(p, k, c), row(q, k, c), row(dx, i, c))

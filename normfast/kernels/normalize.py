@@ -32,10 +32,10 @@ def affine_columns(x, n, high, a, a_low, b, y):
         y[j] = d * a[j] + (d * a_low[j] + b[j])
 
 
-def gradient_run(dy, x, n, high, a, p, q, dx):
-    """dx = dy * a + d * p + q."""
+def gradient_run(dy, x, n, scale, high, a, p, q, dx):
+    """dx = dy * a + d * p + q, with d = x * scale - high; dx may be dy."""
     for j in range(n):
-        dx[j] = dy[j] * a + ((x[j] - high) * p + q)
+        dx[j] = dy[j] * a + ((x[j] * scale - high) * p + q)
 
 
 def weighted_gradient_run(dy, x, weight, n, high, r, p, q, dx):
@@ -45,9 +45,15 @@ def weighted_gradient_run(dy, x, weight, n, high, r, p, q, dx):
 
 
 def gradient_columns(dy, x, n, high, a, p, q, dx):
-    """As `gradient_run`, with factors of their own for each column."""
+    """As `gradient_run`, with factors of their own for each column and no scale."""
     for j in range(n):
         dx[j] = dy[j] * a[j] + ((x[j] - high[j]) * p[j] + q[j])
+
+
+def scaled_gradient_columns(dy, x, n, scale, high, a, p, q, dx):
+    """As `gradient_columns`, with d = x * scale - high."""
+    for j in range(n):
+        dx[j] = dy[j] * a[j] + ((x[j] * scale[j] - high[j]) * p[j] + q[j])
 
 
 def multiply_columns(x, n, factor, y):

@@ -5,6 +5,7 @@ taken in pieces, splits_r by splits_s of them, a number that depends on the shap
 bits do not depend on who computes which piece.
 """
 
+from normfast.kernels.activations import *
 from normfast.kernels.factors import *
 from normfast.kernels.moments import *
 from normfast.kernels.normalize import *
@@ -65,8 +66,8 @@ def slab_moments(x, q, r, c, s, splits_r, splits_s, piece_mean, piece_m2, like):
     return mean, m2, scale
 
 
-def affine_piece(x, mean, rstd, weight, bias, q, p, r, c, s, splits_r, splits_s, y):
-    """y = (x - mean) * rstd * weight + bias on piece p of channel q."""
+def affine_piece(x, mean, rstd, weight, bias, q, p, r, c, s, splits_r, splits_s, code, y):
+    """y = f((x - mean) * rstd * weight + bias) on piece p of channel q; the code is that of f."""
     k = p // splits_s
     lo = s * (p % splits_s) // splits_s
     hi = s * (p % splits_s + 1) // splits_s
@@ -77,12 +78,19 @@ def affine_piece(x, mean, rstd, weight, bias, q, p, r, c, s, splits_r, splits_s,
     b = low * weight[q] + bias[q]
     for i in range(r * k // splits_r, r * (k + 1) // splits_r):
         run = run_index(q, i, r, c)
-        yi = chunk(row(y, run, s), lo, hi)
-        if scale == 1.0:
-            affine_run(chunk(row(x, run, s), lo, hi), hi - lo, cast(high, like), a, cast(factor - a, like), cast(b, like), yi)
-        else:
-            multiply(chunk(row(x, run, s), lo, hi), hi - lo, cast(scale, like), yi)
-            affine_run(yi, hi - lo, cast(high, like), a, cast(factor - a, like), cast(b, like), yi)
+        left = lo
+        while left < hi:
+            n = min(hi - left, BLOCK)
+            xi = chunk(row(x, run, s), left, left + n)
+            yi = chunk(row(y, run, s), left, left + n)
+            if scale == 1.0:
+                affine_run(xi, n, cast(high, like), a, cast(factor - a, like), cast(b, like), yi)
+            else:
+                multiply(xi, n, cast(scale, like), yi)
+                affine_run(yi, n, cast(high, like), a, cast(factor - a, like), cast(b, like), yi)
+            if code != IDENTITY:
+                activate(yi, n, code, yi)
+            left += n
 
 
 def piece_gradient_sums(dy, x, mean, rstd, q, p, r, c, s, splits_r, splits_s):
@@ -119,12 +127,8 @@ def gradient_piece(dy, x, mean, rstd, weight, c1, c2, q, p, r, c, s, splits_r, s
     for i in range(r * k // splits_r, r * (k + 1) // splits_r):
         run = run_index(q, i, r, c)
         dyi = chunk(row(dy, run, s), lo, hi)
-        dxi = chunk(row(dx, run, s), lo, hi)
-        if scale == 1.0:
-            gradient_run(dyi, chunk(row(x, run, s), lo, hi), hi - lo, cast(high, like), cast(a, like), p_d, p_1, dxi)
-        else:
-            multiply(chunk(row(x, run, s), lo, hi), hi - lo, cast(scale, like), dxi)
-            gradient_run(dyi, dxi, hi - lo, cast(high, like), cast(a, like), p_d, p_1, dxi)
+        xi = chunk(row(x, run, s), lo, hi)
+        gradient_run(dyi, xi, hi - lo, cast(scale, like), cast(high, like), cast(a, like), p_d, p_1, chunk(row(dx, run, s), lo, hi))
 
 
 def add_pieces(piece_dy, piece_dy_xhat, q, pieces, sum_dy, sum_dy_xhat):

@@ -11,11 +11,13 @@ import numpy as np
 
 from normfast import engines
 from normfast.engines.numpy import inverse_deviation
+from normfast.kernels.activations import IDENTITY
 from normfast.ops._arrays import DOUBLE, apart, computing, grouped, statistics
 from normfast.ops._pieces import Staged, part, shape_of, size_of, split
+from normfast.ops._rows import without_dependence
 from normfast.ops._statistics import Accumulator, block_moments
 from normfast.ops._stats import NormGradients, NormStats
-from normfast.ops.activation import run_activation, run_activation_backward
+from normfast.ops.activation import code_of, run_activation, run_activation_backward
 
 NONZERO = 5e-324  # every deviation but 0 is at least this
 
@@ -27,7 +29,7 @@ class Course:
     of length 1 along those that they do not tell apart.
     """
 
-    def __init__(self, x, layout, affine, weight=None, bias=None, *, ord=2, where=None, activation=None):
+    def __init__(self, x, layout, affine, weight=None, bias=None, *, ord=2, where=None, activation=IDENTITY):
         self.order, self.ord, self.activation = layout.order, ord, activation
         shape = tuple([x.shape[axis] for axis in self.order])
         self.kept = [axis in layout.kept for axis in self.order]
@@ -158,17 +160,17 @@ class Course:
     def normalize(self, piece, target):
         """y of a piece by the statistics: affine sweep, activation, 0 where masked."""
         run, y = self.x.load(piece), target.place(piece)
-        self._affine(run, piece, y)
-        if self.activation is not None:
+        self._affine(run, piece, code_of(self.activation), y)
+        if isinstance(self.activation, tuple):
             run_activation(y, self.activation, y)
         if self.mask is not None:
             np.copyto(y.reshape(shape_of(piece)), 0, where=~self.mask[piece])
         target.keep(piece, y)
 
-    def _affine(self, run, piece, y):
+    def _affine(self, run, piece, code, y):
         block = self.block(piece, self.fine)
         factors = [self.beside(values, piece, self.fine) for values in (self.mean, self.rstd, self.weight, self.bias)]
-        engines.current().batch_norm(run.reshape(block), *factors, y.reshape(block))
+        engines.current().batch_norm(run.reshape(block), *factors, code, y.reshape(block))
 
     # Backward
 
@@ -195,12 +197,12 @@ class Course:
     def _inputs(self, dy, piece):
         """x, and the gradient of what the affine sweep returned; masked values are the mean and 0, so that they add nothing."""
         run = self._filled(piece)
-        if self.activation is None and self.mask is None:
+        if self.activation == IDENTITY and self.mask is None:
             return run, dy.load(piece)
-        g = dy.load(piece, own=self.activation is None)
-        if self.activation is not None:
+        g = dy.load(piece, own=self.activation == IDENTITY)
+        if self.activation != IDENTITY:
             z = self.z[: run.size]
-            self._affine(run, piece, z)
+            self._affine(run, piece, IDENTITY, z)
             run_activation_backward(g, z, self.activation, z)
             g = z
         if self.mask is not None:
@@ -261,6 +263,7 @@ class Course:
         if limit is not None:
             mean, least, slope = (self.beside(values, piece, self.kept).reshape(-1) for values in (self.mean, limit, factor))
             engines.current().add_signs(self.rows(run, piece), mean, least, slope, self.rows(dx, piece))
+        without_dependence(dx, self.values, True)
         if self.mask is not None:
             np.copyto(dx.reshape(shape_of(piece)), 0, where=~self.mask[piece])
         target.keep(piece, dx)

@@ -37,7 +37,7 @@ def rows_backward(dy, x, layout, mean, rstd, weight, centred):
         if x.size:
             blocks = [block.reshape(rows, n) for block in (layout.load(dy), layout.load(x), dx)]
             dweight, dbias = engine.layer_norm_backward(*blocks[:2], mean, rstd, weight, centred, blocks[2])
-        return layout.unload(dx), dweight, dbias
+        return layout.unload(without_dependence(dx, n, centred)), dweight, dbias
     dx = np.empty_like(x, subok=False)
     dweight, dbias = np.zeros((2, n))
     for piece, own, (gradient, source, target) in pieces_of_rows(layout, dy, x, dx):
@@ -47,7 +47,14 @@ def rows_backward(dy, x, layout, mean, rstd, weight, centred):
         target.keep(piece, result)
         dweight += more[0]
         dbias += more[1]
-    return dx, dweight, dbias
+    return without_dependence(dx, n, centred), dweight, dbias
+
+
+def without_dependence(dx, n, centred):
+    """dx, exactly 0 where a statistic has one value (NaN stays): y is then the bias whatever x."""
+    if n == 1 and centred:
+        dx *= 0
+    return dx
 
 
 def pieces_of_rows(layout, *arrays):

@@ -20,9 +20,9 @@ ACTIVATIONS = (None, "identity", *CODES)
 
 
 def checked_activation(activation):
-    """None for the identity, the code of a named function, or the pair of functions as it is."""
-    if activation is None or activation == "identity":
-        return None
+    """The code of a named function (None is the identity), or the pair of functions as it is."""
+    if activation is None or (isinstance(activation, str) and activation == "identity"):
+        return codes.IDENTITY
     if isinstance(activation, tuple) and len(activation) == 2 and all(map(callable, activation)):
         return activation
     if not isinstance(activation, str):
@@ -66,7 +66,7 @@ def activation(z, name, *, out=None):
     checked_out(out, z)
     z = apart(z, out)
     result = np.empty(z.shape, z.dtype) if out is None else out
-    if code is None:
+    if code == codes.IDENTITY:
         result[...] = z
         return result
     pieces = elementwise(z, result)
@@ -104,9 +104,10 @@ def activation_backward(da, z, name, *, out=None):
     z, code = floating(z, "z"), checked_activation(name)
     da = same_shape(da, z, "da")
     checked_out(out, z)
-    da, z = apart(da, out), apart(z, out)
+    z = apart(z, out)
+    da = da.copy() if out is not None and np.may_share_memory(da, out) else da
     result = np.empty(z.shape, z.dtype) if out is None else out
-    if code is None:
+    if code == codes.IDENTITY:
         result[...] = da
         return result
     pieces = elementwise(da, z, result)
@@ -118,16 +119,21 @@ def activation_backward(da, z, name, *, out=None):
     return result
 
 
+def code_of(activation):
+    """The code that a kernel applies: a pair of functions comes after it."""
+    return codes.IDENTITY if isinstance(activation, tuple) else activation
+
+
 def run_activation(z, activation, a):
-    """a = f(z) on a run."""
+    """a = f(z) on a run; a may be z."""
     if isinstance(activation, tuple):
         a[...] = activation[0](z)
-    else:
+    elif activation != codes.IDENTITY or a is not z:
         engines.current().activate(z, activation, a)
 
 
 def run_activation_backward(da, z, activation, dz):
-    """dz = da * f'(z) on a run."""
+    """dz = da * f'(z) on a run; dz may be z."""
     if isinstance(activation, tuple):
         dz[...] = activation[1](da, z)
     else:

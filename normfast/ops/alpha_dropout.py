@@ -4,7 +4,7 @@ import numpy as np
 
 from normfast import engines
 from normfast.ops._arrays import apart, checked_out, floating
-from normfast.ops.dropout import DropoutMask, checked_p, dropout_backward, key_of
+from normfast.ops.dropout import DropoutMask, checked_p, dropout_backward, mask_for
 
 LOWEST = -1.7580993408473766  # what SELU tends to, -lambda * alpha
 BLOCK = 1 << 14  # elements at a time, so that what is in between stays in the cache
@@ -68,7 +68,7 @@ def alpha_dropout_forward(x, p=0.5, *, rng=None, mask=None, offset=0, out=None):
     """
     x = floating(x)
     checked_out(out, x)
-    mask = _mask_of(x, checked_p(p), rng, mask, offset)
+    mask = mask_for(x, checked_p(p), rng, mask, None, offset)
     direct = out is not None and out.flags.c_contiguous and out.flags.aligned
     y = out if direct else np.empty(x.shape, x.dtype)
     _drop(np.ascontiguousarray(apart(x, out)).reshape(-1), mask, y.reshape(-1))
@@ -123,24 +123,6 @@ def affine(p):
         return 0.0, 0.0
     a = ((1.0 - p) * (1.0 + LOWEST**2 * p)) ** -0.5
     return a, -a * p * LOWEST
-
-
-def _mask_of(x, p, rng, mask, offset):
-    """The mask that was given, or a new one, for x."""
-    if mask is None:
-        if not hasattr(offset, "__index__") or not 0 <= offset.__index__() < 2**63 - x.size:
-            raise ValueError(f"offset must be an integer of 0 or more that leaves the stream below 2**63, got {offset!r}")
-        return DropoutMask(p, x.shape, key=key_of(rng), offset=offset.__index__())
-    if not isinstance(mask, DropoutMask):
-        given = np.asarray(mask)
-        if given.dtype != bool:
-            raise TypeError(f"mask must be boolean (True keeps an element), got {given.dtype}")
-        mask = DropoutMask(p, given.shape, given=given.copy())
-    if mask.p != p:
-        raise ValueError(f"the mask was drawn with p={mask.p} and p={p} is asked for: give the same")
-    if mask.shape != x.shape:
-        raise ValueError(f"x has shape {x.shape} and the mask has {mask.shape}: they must be the same")
-    return mask
 
 
 def _drop(x, mask, y):

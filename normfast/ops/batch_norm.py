@@ -3,6 +3,7 @@
 import numpy as np
 
 from normfast import engines
+from normfast.kernels.activations import IDENTITY
 from normfast.ops._arrays import (
     DOUBLE,
     apart,
@@ -19,8 +20,9 @@ from normfast.ops._arrays import (
     statistics,
 )
 from normfast.ops._norm import Course, gradients, normalize
+from normfast.ops._rows import without_dependence
 from normfast.ops._stats import NormGradients, NormStats
-from normfast.ops.activation import checked_activation
+from normfast.ops.activation import checked_activation, code_of, run_activation, run_activation_backward
 
 
 def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, activation=None, out=None):
@@ -74,10 +76,11 @@ def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, activa
     total = var + checked_eps(eps)
     constant = total == 0
     rstd = 1.0 / np.sqrt(np.where(constant, np.inf, total) if constant.any() else total)
-    if activation is None and direct(layout, x, out):
+    if direct(layout, x, out):
         block = layout.target(out, x.dtype)
         if x.size:
-            engines.current().batch_norm(layout.load(apart(x, out)), mean, rstd, weight, bias, block)
+            engines.current().batch_norm(layout.load(apart(x, out)), mean, rstd, weight, bias, code_of(activation), block)
+            run_own(activation, block)
         return layout.deliver(block, out)
     x = apart(x, out)
     y = np.empty_like(x, subok=False) if out is None else out
@@ -135,16 +138,23 @@ def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, activatio
     checked_out(out, x)
     eps, activation, where = checked_eps(eps), checked_activation(activation), checked_where(where, x)
     weight, bias = _channels(layout, out, weight=weight, bias=bias)
-    if ord != 2 or activation is not None or where is not None or not direct(layout, x, out):
+    if ord != 2 or where is not None or not direct(layout, x, out):
         weight, bias = (layout.unpack(run.reshape(-1), layout.kept) for run in (weight, bias))
         return normalize(x, layout, layout.kept, weight, bias, eps, out, where, ord=ord, activation=activation)
     a, r, c, s = layout.block
     mean, rstd, var = np.full((3, a, c), np.nan) if x.size == 0 else np.empty((3, a, c))
     block = layout.target(out, x.dtype)
     if x.size:
-        engines.current().batch_norm_forward(layout.load(apart(x, out)), weight, bias, eps, block, mean, rstd, var)
+        engines.current().batch_norm_forward(layout.load(apart(x, out)), weight, bias, eps, code_of(activation), block, mean, rstd, var)
+        run_own(activation, block)
     stats = NormStats(*(layout.unpack(values, layout.kept) for values in (mean, rstd, var)), r * s)
     return layout.deliver(block, out), stats
+
+
+def run_own(activation, block):
+    """Apply a user's own function to y, in place."""
+    if isinstance(activation, tuple):
+        run_activation(block.reshape(-1), activation, block.reshape(-1))
 
 
 def checked_ord(ord):
@@ -193,16 +203,21 @@ def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activat
     layout = layout_of(x, axis, kept=True, rows=checked_ord(ord) != 2)
     dtype, activation, where = gradient_dtype(x, weight), checked_activation(activation), checked_where(where, x)
     weight, bias = _channels(layout, weight=weight, bias=bias)
-    if ord != 2 or activation is not None or where is not None or not direct(layout, dy, x):
+    if ord != 2 or where is not None or not direct(layout, dy, x):
         weight, bias = (layout.unpack(run.reshape(-1), layout.kept) for run in (weight, bias))
         return gradients(dy, x, stats, layout, layout.kept, weight, dtype, bias, ord=ord, activation=activation, where=where)
     mean, rstd = (run.reshape(weight.shape) for run in statistics(stats, layout))
     dx = np.empty(layout.block, x.dtype)
     dweight = dbias = np.zeros(weight.shape)
     if x.size:
-        dweight, dbias = engines.current().batch_norm_backward(layout.load(dy), layout.load(x), mean, rstd, weight, dx)
+        dy, x = layout.load(dy), layout.load(x)
+        if activation != IDENTITY:  # its argument, then its gradient stand where dx will be
+            engines.current().batch_norm(x, mean, rstd, weight, bias, IDENTITY, dx)
+            run_activation_backward(dy.reshape(-1), dx.reshape(-1), activation, dx.reshape(-1))
+            dy = dx
+        dweight, dbias = engines.current().batch_norm_backward(dy, x, mean, rstd, weight, dx)
     parameters = (layout.unpack(values.astype(dtype), layout.kept) for values in (dweight, dbias))
-    return NormGradients(layout.unload(dx), *parameters)
+    return NormGradients(layout.unload(without_dependence(dx, layout.block[1] * layout.block[3], True)), *parameters)
 
 
 def update_running(running_mean, running_var, stats, *, momentum=0.1, ddof=1, num_batches=None):

@@ -122,6 +122,25 @@ def key_of(rng):
     return sequence.generate_state(4)
 
 
+def mask_for(x, p, rng, mask, axis, offset):
+    """The mask that was given, checked, or a new one."""
+    if mask is None:
+        if not hasattr(offset, "__index__") or not 0 <= offset.__index__() < 2**63 - x.size:
+            raise ValueError(f"offset must be an integer of 0 or more that leaves the stream below 2**63, got {offset!r}")
+        axes = None if axis is None else tuple(np.lib.array_utils.normalize_axis_tuple(axis, x.ndim, "axis"))
+        return DropoutMask(p, x.shape, key=key_of(rng), offset=offset.__index__(), axis=axes)
+    if not isinstance(mask, DropoutMask):
+        given = np.asarray(mask)
+        if given.dtype != bool:
+            raise TypeError(f"mask must be boolean (True keeps an element), got {given.dtype}")
+        mask = DropoutMask(p, given.shape, given=given.copy())
+    if mask.p != p:
+        raise ValueError(f"the mask was drawn with p={mask.p} and p={p} is asked for: give the same")
+    if mask.shape != x.shape:
+        raise ValueError(f"x has shape {x.shape} and the mask has {mask.shape}: they must be the same")
+    return mask
+
+
 def dropout(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=None):
     """Drop elements with probability p and divide the others by 1 - p.
 
@@ -186,18 +205,7 @@ def dropout_forward(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=N
     x = floating(x)
     p = checked_p(p)
     checked_out(out, x)
-    if mask is None:
-        if not hasattr(offset, "__index__") or not 0 <= offset.__index__() < 2**63 - x.size:
-            raise ValueError(f"offset must be an integer of 0 or more that leaves the stream below 2**63, got {offset!r}")
-        axes = None if axis is None else tuple(np.lib.array_utils.normalize_axis_tuple(axis, x.ndim, "axis"))
-        mask = DropoutMask(p, x.shape, key=key_of(rng), offset=offset.__index__(), axis=axes)
-    elif not isinstance(mask, DropoutMask):
-        given = np.asarray(mask)
-        if given.dtype != bool:
-            raise TypeError(f"mask must be boolean (True keeps an element), got {given.dtype}")
-        mask = DropoutMask(p, given.shape, given=given.copy())
-    elif mask.p != p:
-        raise ValueError(f"the mask was drawn with p={mask.p} and p={p} is asked for: give the same")
+    mask = mask_for(x, p, rng, mask, axis, offset)
     return _apply(x, mask, out, "x"), mask
 
 

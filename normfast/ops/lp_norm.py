@@ -3,6 +3,7 @@
 import numpy as np
 
 from normfast import engines
+from normfast.kernels.activations import IDENTITY
 from normfast.ops._arrays import apart, checked_eps, checked_out, floating, layout_of, same_shape
 from normfast.ops._rows import pieces_of_rows
 from normfast.ops.mean_variance_norm import InputGradient
@@ -76,7 +77,7 @@ def lp_norm_forward(x, ord=2, *, axis=-1, eps=1e-12, out=None):
         with np.errstate(divide="ignore"):
             factors[1] = np.where(divisor == 0, 0.0, 1.0 / divisor)
         factors[2] = 1.0
-        engine.batch_norm(run.reshape(block), *factors, result.reshape(block))
+        engine.batch_norm(run.reshape(block), *factors, IDENTITY, result.reshape(block))
         target.keep(piece, result)
     return y, layout.unpack(norm, layout.kept)
 

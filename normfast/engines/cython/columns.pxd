@@ -1,7 +1,8 @@
 cimport cython
 from cython cimport floating
+from .activations cimport IDENTITY, activate
 from .moments cimport fold, larger, merge_columns, unit_scale, within_reach
-from .normalize cimport affine_columns, gradient_columns, multiply_columns
+from .normalize cimport affine_columns, gradient_columns, multiply_columns, scaled_gradient_columns
 from .primitives cimport cast, chunk, lane, row
 
 cdef Py_ssize_t TILE, FIRST
@@ -51,7 +52,7 @@ cdef void add_deviations_of_4(
 @cython.locals(i=Py_ssize_t, q=Py_ssize_t)
 cdef void affine_rows(
     floating* x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t lo, Py_ssize_t hi, bint scaled, floating* scale, floating* high, floating* a,
-    floating* a_low, floating* b, floating* y) noexcept nogil
+    floating* a_low, floating* b, int code, floating* y) noexcept nogil
 
 @cython.locals(
     blocks=Py_ssize_t, piece=Py_ssize_t, block=Py_ssize_t, left=Py_ssize_t, right=Py_ssize_t, n=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t,

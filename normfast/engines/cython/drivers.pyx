@@ -79,7 +79,7 @@ def slab_moments(
 
 def slab_forward(
     floating like, ndarray x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits_r, Py_ssize_t splits_s, ndarray piece_mean,
-    ndarray piece_m2, ndarray weight, ndarray bias, double eps, ndarray y, ndarray mean, ndarray m2, ndarray scale, ndarray rstd,
+    ndarray piece_m2, ndarray weight, ndarray bias, double eps, int code, ndarray y, ndarray mean, ndarray m2, ndarray scale, ndarray rstd,
     ndarray var, int threads
 ):
     """Moments and normalization, a channel at a time: its runs are still in the cache when y is made."""
@@ -98,19 +98,19 @@ def slab_forward(
         for p in range(pieces):
             slabs.affine_piece(
                 data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(bias), q, p, r, c, s, splits_r, splits_s,
-                data(y, like),
+                code, data(y, like),
             )
 
 
 def slab_affine(
     floating like, ndarray x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits_r, Py_ssize_t splits_s, ndarray mean, ndarray rstd,
-    ndarray weight, ndarray bias, ndarray y, int threads
+    ndarray weight, ndarray bias, int code, ndarray y, int threads
 ):
     cdef Py_ssize_t channels = PyArray_DIM(mean, 0), s = PyArray_DIM(x, 1), pieces = splits_r * splits_s, i
     for i in prange(channels * pieces, nogil=True, num_threads=threads, schedule="static"):
         slabs.affine_piece(
             data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(bias), i // pieces, i % pieces, r, c, s,
-            splits_r, splits_s, data(y, like),
+            splits_r, splits_s, code, data(y, like),
         )
 
 
@@ -186,8 +186,8 @@ def column_moments(
 
 
 def column_affine(
-    floating like, ndarray x, Py_ssize_t r, ndarray mean, ndarray rstd, ndarray weight, ndarray bias, ndarray work_factors, ndarray y,
-    int threads
+    floating like, ndarray x, Py_ssize_t r, ndarray mean, ndarray rstd, ndarray weight, ndarray bias, ndarray work_factors, int code,
+    ndarray y, int threads
 ):
     """work_factors is working space, (5, a, c) of x's type."""
     cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), size = a * c, rows = a * r, i, t
@@ -202,7 +202,7 @@ def column_affine(
         for t in prange(threads, num_threads=threads, schedule="static"):
             columns.affine_rows(
                 data(x, like), r, c, rows * t // threads, rows * (t + 1) // threads, scaled,
-                f, f + size, f + 2 * size, f + 3 * size, f + 4 * size, data(y, like),
+                f, f + size, f + 2 * size, f + 3 * size, f + 4 * size, code, data(y, like),
             )
 
 
@@ -290,17 +290,17 @@ def lp_gradient(floating like, ndarray dy, ndarray x, double p, ndarray norm, do
 
 
 def activate(floating like, ndarray z, int code, ndarray a, int threads):
-    cdef Py_ssize_t n = PyArray_DIM(z, 0), t, lo
-    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
-        lo = n * t // threads
-        activations.activate(data(z, like) + lo, n * (t + 1) // threads - lo, code, data(a, like) + lo)
+    cdef Py_ssize_t n = PyArray_DIM(z, 0), blocks = (n + 1023) // 1024, b
+    for b in prange(blocks, nogil=True, num_threads=threads, schedule="static"):
+        activations.activate(data(z, like) + 1024 * b, min(n - 1024 * b, 1024), code, data(a, like) + 1024 * b)
 
 
 def activate_gradient(floating like, ndarray da, ndarray z, int code, ndarray dz, int threads):
-    cdef Py_ssize_t n = PyArray_DIM(z, 0), t, lo
-    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
-        lo = n * t // threads
-        activations.activate_gradient(data(da, like) + lo, data(z, like) + lo, n * (t + 1) // threads - lo, code, data(dz, like) + lo)
+    cdef Py_ssize_t n = PyArray_DIM(z, 0), blocks = (n + 1023) // 1024, b
+    for b in prange(blocks, nogil=True, num_threads=threads, schedule="static"):
+        activations.activate_gradient(
+            data(da, like) + 1024 * b, data(z, like) + 1024 * b, min(n - 1024 * b, 1024), code, data(dz, like) + 1024 * b
+        )
 
 
 cdef inline uint16_t* halfwords(ndarray array) noexcept nogil:

@@ -19,7 +19,7 @@ cdef void affine_columns(
 
 @cython.locals(j=Py_ssize_t)
 cdef void gradient_run(
-    floating* dy, floating* x, Py_ssize_t n, floating high, floating a, floating p, floating q, floating* dx) noexcept nogil
+    floating* dy, floating* x, Py_ssize_t n, floating scale, floating high, floating a, floating p, floating q, floating* dx) noexcept nogil
 
 @cython.locals(j=Py_ssize_t)
 cdef void weighted_gradient_run(
@@ -29,6 +29,11 @@ cdef void weighted_gradient_run(
 @cython.locals(j=Py_ssize_t)
 cdef void gradient_columns(
     floating* dy, floating* x, Py_ssize_t n, floating* high, floating* a, floating* p, floating* q, floating* dx) noexcept nogil
+
+@cython.locals(j=Py_ssize_t)
+cdef void scaled_gradient_columns(
+    floating* dy, floating* x, Py_ssize_t n, floating* scale, floating* high, floating* a, floating* p, floating* q,
+    floating* dx) noexcept nogil
 
 @cython.locals(j=Py_ssize_t)
 cdef void multiply_columns(floating* x, Py_ssize_t n, lane* factor, lane* y) noexcept nogil

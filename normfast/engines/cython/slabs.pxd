@@ -1,5 +1,6 @@
 cimport cython
 from cython cimport floating
+from .activations cimport IDENTITY, activate
 from .factors cimport centre
 from .moments cimport BLOCK, extend, larger, largest, merge, unit_scale, within_reach
 from .normalize cimport affine_run, gradient_run, multiply
@@ -28,11 +29,11 @@ cdef (double, double, double) slab_moments(
     double* piece_mean, double* piece_m2, lane like) noexcept nogil
 
 @cython.locals(
-    k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, like=floating, a=floating, scale=double, high=double,
-    factor=double, low=double, b=double, yi="floating*")
+    k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, left=Py_ssize_t, n=Py_ssize_t, like=floating, a=floating,
+    scale=double, high=double, factor=double, low=double, b=double, xi="floating*", yi="floating*")
 cdef void affine_piece(
     floating* x, double* mean, double* rstd, double* weight, double* bias, Py_ssize_t q, Py_ssize_t p, Py_ssize_t r, Py_ssize_t c,
-    Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s, floating* y) noexcept nogil
+    Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s, int code, floating* y) noexcept nogil
 
 @cython.locals(
     k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, stop=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, like=floating, scale=double,
@@ -43,7 +44,7 @@ cdef (double, double) piece_gradient_sums(
 
 @cython.locals(
     k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, like=floating, scale=double, high=double, factor=double,
-    low=double, a=double, p_d=floating, p_1=floating, dyi="floating*", dxi="floating*")
+    low=double, a=double, p_d=floating, p_1=floating, dyi="floating*", xi="floating*")
 cdef void gradient_piece(
     floating* dy, floating* x, double* mean, double* rstd, double* weight, double* c1, double* c2, Py_ssize_t q,
     Py_ssize_t p, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s, floating* dx) noexcept nogil

@@ -55,7 +55,7 @@ def slab_moments(like, wide, x, r, c, splits_r, splits_s, piece_mean, piece_m2, 
         mean[q], m2[q], scale[q] = slabs.slab_moments(x, q, r, c, s, splits_r, splits_s, piece_mean[own], piece_m2[own], wide)
 
 
-def slab_forward(like, x, r, c, splits_r, splits_s, piece_mean, piece_m2, weight, bias, eps, y, mean, m2, scale, rstd, var, threads):
+def slab_forward(like, x, r, c, splits_r, splits_s, piece_mean, piece_m2, weight, bias, eps, code, y, mean, m2, scale, rstd, var, threads):
     s = x.shape[1]
     pieces = splits_r * splits_s
     for q in prange(mean.size):
@@ -66,14 +66,14 @@ def slab_forward(like, x, r, c, splits_r, splits_s, piece_mean, piece_m2, weight
         one = slice(q, q + 1)
         moments.finish_statistics(1, float(r * s), eps, mean[one], m2[one], scale[one], rstd[one], var[one])
         for p in range(pieces):
-            slabs.affine_piece(x, mean, rstd, weight, bias, q, p, r, c, s, splits_r, splits_s, y)
+            slabs.affine_piece(x, mean, rstd, weight, bias, q, p, r, c, s, splits_r, splits_s, code, y)
 
 
-def slab_affine(like, x, r, c, splits_r, splits_s, mean, rstd, weight, bias, y, threads):
+def slab_affine(like, x, r, c, splits_r, splits_s, mean, rstd, weight, bias, code, y, threads):
     s = x.shape[1]
     pieces = splits_r * splits_s
     for i in prange(mean.size * pieces):
-        slabs.affine_piece(x, mean, rstd, weight, bias, i // pieces, i % pieces, r, c, s, splits_r, splits_s, y)
+        slabs.affine_piece(x, mean, rstd, weight, bias, i // pieces, i % pieces, r, c, s, splits_r, splits_s, code, y)
 
 
 def slab_gradient_sums(like, dy, x, r, c, splits_r, splits_s, mean, rstd, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, threads):
@@ -123,7 +123,7 @@ def column_moments(like, wide, x, r, splits, width, work, piece_mean, piece_m2, 
             columns.column_statistics(x, i, r, c, splits, width, work[t], piece_mean, piece_m2, mean, m2, scale)
 
 
-def column_affine(like, x, r, mean, rstd, weight, bias, work_factors, y, threads):
+def column_affine(like, x, r, mean, rstd, weight, bias, work_factors, code, y, threads):
     a, c = mean.shape
     rows = a * r
     scale, high, factor, factor_low, b = work_factors[0], work_factors[1], work_factors[2], work_factors[3], work_factors[4]
@@ -131,7 +131,7 @@ def column_affine(like, x, r, mean, rstd, weight, bias, work_factors, y, threads
     for i in range(a):
         scaled |= factors.column_factors(c, mean[i], rstd[i], weight[i], bias[i], like, scale[i], high[i], factor[i], factor_low[i], b[i])
     for t in prange(threads):
-        columns.affine_rows(x, r, c, rows * t // threads, rows * (t + 1) // threads, scaled, scale, high, factor, factor_low, b, y)
+        columns.affine_rows(x, r, c, rows * t // threads, rows * (t + 1) // threads, scaled, scale, high, factor, factor_low, b, code, y)
 
 
 def column_gradient_sums(like, dy, x, r, splits, width, mean, rstd, work, work_factors, piece_dy, piece_dy_d, sum_dy, sum_dy_xhat, threads):
@@ -194,15 +194,15 @@ def lp_gradient(like, dy, x, p, norm, eps, dx, threads):
 
 def activate(like, z, code, a, threads):
     n = z.size
-    for t in prange(threads):
-        lo, hi = n * t // threads, n * (t + 1) // threads
+    for b in prange((n + 1023) // 1024):
+        lo, hi = 1024 * b, min(n, 1024 * (b + 1))
         activations.activate(z[lo:hi], hi - lo, code, a[lo:hi])
 
 
 def activate_gradient(like, da, z, code, dz, threads):
     n = z.size
-    for t in prange(threads):
-        lo, hi = n * t // threads, n * (t + 1) // threads
+    for b in prange((n + 1023) // 1024):
+        lo, hi = 1024 * b, min(n, 1024 * (b + 1))
         activations.activate_gradient(da[lo:hi], z[lo:hi], hi - lo, code, dz[lo:hi])
 
 
