@@ -15,8 +15,10 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, CompileError, ExecError, LinkError, PlatformError
 
-KERNELS = ("sums", "moments", "factors", "normalize", "layer_norm", "slabs", "columns", "philox", "lp_norm", "deviations", "activations",
-           "halves")  # fmt: skip
+KERNELS = (
+    "sums", "moments", "factors", "normalize", "activations", "layer_norm", "group_norm", "slabs", "columns", "philox", "lp_norm",
+    "deviations", "halves",
+)  # fmt: skip
 REORDERED = ("sums",)  # sums that may be added up in any order; everywhere else the order of the text holds
 SOURCES = Path("normfast/engines/cython")
 

@@ -89,6 +89,18 @@ class CompiledEngine:
         )
         return dweight.sum(axis=0), dbias.sum(axis=0)
 
+    def group_norm_forward(self, x, weight, bias, s, eps, y, mean, rstd, var):
+        """Rows (rows, n) that hold the channels of one group, s values each; weight and bias (groups, channels of a group), float64."""
+        self._drivers[x.dtype, x.dtype].group_norm_forward(x.dtype.type(0), x, weight, bias, s, eps, y, mean, rstd, var, workers(x.size))
+
+    def group_norm_backward(self, dy, x, mean, rstd, weight, s, dx):
+        """Writes dx and returns the sums of dy * xhat and of dy of each channel of each row, float64."""
+        sum_dy, sum_dy_xhat = np.empty((2, x.size // s))
+        self._drivers[x.dtype, x.dtype].group_norm_backward(
+            x.dtype.type(0), dy, x, mean, rstd, weight, s, sum_dy, sum_dy_xhat, dx, workers(x.size)
+        )
+        return sum_dy_xhat, sum_dy
+
     def batch_norm_forward(self, x, weight, bias, eps, code, y, mean, rstd, var):
         """weight, bias, mean, rstd and var (a, c), float64; the code is that of an activation, applied to y while it is in the cache."""
         a, r, c, s = x.shape

@@ -201,6 +201,21 @@ class NumpyEngine:
             dx[...] = rstd * (g - c1 - xhat * (g * xhat).mean(axis=1, keepdims=True))
             return (dy * xhat).sum(axis=0), dy.sum(axis=0)
 
+    def group_norm_forward(self, x, weight, bias, s, eps, y, mean, rstd, var):
+        with np.errstate(all="ignore"):
+            xhat, *stats = normalized(x.astype(np.float64), (1,), eps)
+            for target, value in zip((mean, var, rstd), stats, strict=True):
+                target[...] = value[:, 0]
+            shape = (-1, *weight.shape, s)
+            y[...] = (xhat.reshape(shape) * weight[:, :, None] + bias[:, :, None]).reshape(y.shape)
+
+    def group_norm_backward(self, dy, x, mean, rstd, weight, s, dx):
+        with np.errstate(all="ignore"):
+            dy, rstd, shape = dy.astype(np.float64), rstd[:, None], (-1, *weight.shape, s)
+            xhat = xhat_of(x.astype(np.float64), mean[:, None], rstd)
+            dx[...] = gradient_of_normalized((dy.reshape(shape) * weight[:, :, None]).reshape(dy.shape), xhat, rstd, (1,))
+            return tuple(terms.reshape(-1, s).sum(axis=1) for terms in (dy * xhat, dy))
+
     def batch_norm_forward(self, x, weight, bias, eps, code, y, mean, rstd, var):
         with np.errstate(all="ignore"):
             xhat, *stats = normalized(x.astype(np.float64), REDUCED, eps)

@@ -44,4 +44,6 @@ def narrow_float16(bits, values, n, work_bits, work, target):
         h = work_bits[j] - uint32(0x3F000000) if u < uint32(0x38800000) else normal
         h = uint32(0x7C00) if u >= uint32(0x477FF000) else h
         h = uint32(0x7E00) if u > uint32(0x7F800000) else h
-        target[j] = sign | h
+        work_bits[j] = sign | h
+    for j in range(n):  # apart: gcc does not vectorize the loop above when it ends in 16 bits
+        target[j] = work_bits[j]

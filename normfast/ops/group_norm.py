@@ -1,8 +1,25 @@
 """Group normalization (Wu, He 2018) and, as groups of one channel, instance normalization (Ulyanov et al. 2016)."""
 
-from normfast.ops._arrays import checked_eps, checked_out, checked_where, floating, gradient_dtype, layout_of, same_shape
+import math
+
+import numpy as np
+
+from normfast import engines
+from normfast.ops._arrays import (
+    FLOATS,
+    apart,
+    checked_eps,
+    checked_out,
+    checked_where,
+    floating,
+    gradient_dtype,
+    layout_of,
+    same_shape,
+    statistics,
+)
 from normfast.ops._norm import gradients, normalize
-from normfast.ops._stats import NormGradients
+from normfast.ops._rows import without_dependence
+from normfast.ops._stats import NormGradients, NormStats
 
 
 def group_norm(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-5, where=None, out=None):
@@ -68,6 +85,13 @@ def group_norm_forward(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-
     axis, grouped, weight, bias = _grouped(x, num_groups, axis, weight, bias)
     checked_out(out, x)
     eps, where = checked_eps(eps), checked_where(where, x)
+    if where is None and _rows(grouped, axis, x, out):
+        x, weight, bias = apart(x, out), *_parameters(grouped, apart(weight, out), apart(bias, out))
+        y = np.empty_like(x) if out is None else out
+        mean, rstd, var = np.empty((3, *grouped[:2]))
+        rows, runs = (mean.size, -1), [values.reshape(-1) for values in (mean, rstd, var)]
+        engines.current().group_norm_forward(x.reshape(rows), weight, bias, math.prod(grouped[3:]), eps, y.reshape(rows), *runs)
+        return y, NormStats(mean, rstd, var, math.prod(grouped[2:]))
     y, stats = normalize(
         x.reshape(grouped), *_course(x.reshape(grouped), axis), weight, bias, eps,
         None if out is None else out.reshape(grouped), None if where is None else where.reshape(grouped),
@@ -107,6 +131,13 @@ def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=
     dtype = gradient_dtype(x, weight)
     axis, grouped, weight, _ = _grouped(x, num_groups, axis, weight, None)
     where = checked_where(where, x)
+    if where is None and _rows(grouped, axis, x, dy):
+        mean, rstd = statistics(stats, _course(x.reshape(grouped), axis)[0])
+        dx, rows, s = np.empty_like(x), (mean.size, -1), math.prod(grouped[3:])
+        weight, _ = _parameters(grouped, weight)
+        sums = engines.current().group_norm_backward(dy.reshape(rows), x.reshape(rows), mean, rstd, weight, s, dx.reshape(rows))
+        dx = without_dependence(dx, math.prod(grouped[2:]), True)
+        return NormGradients(dx, *(total.reshape(x.shape[:2]).sum(axis=0).astype(dtype) for total in sums))
     options = {} if where is None else {"where": where.reshape(grouped)}
     dx, *parameters = gradients(
         dy.reshape(grouped), x.reshape(grouped), stats, *_course(x.reshape(grouped), axis), weight, dtype, **options
@@ -136,6 +167,21 @@ def _grouped(x, num_groups, axis, weight, bias):
                 raise ValueError(f"{name} has shape {values.shape}: an x of shape {x.shape} with channels along {axis} needs ({channels},)")
         checked.append(values)
     return axis, shape, *checked
+
+
+def _rows(grouped, axis, *arrays):
+    """Whether the groups are rows whose channels lie as runs, which a kernel takes in one call: not for short runs or few rows."""
+    plain = all(array is None or (array.dtype in FLOATS and array.flags.c_contiguous and array.flags.aligned) for array in arrays)
+    return plain and axis == 1 and math.prod(grouped[3:]) >= 16 and math.prod(grouped[:2]) >= 4 and math.prod(grouped) > 0
+
+
+def _parameters(grouped, weight, bias=None):
+    """Weight and bias as float64 of shape (groups, channels of a group)."""
+    result = np.ones((2, *grouped[1:3]))
+    result[1] = 0.0 if bias is None else np.reshape(bias, grouped[1:3])
+    if weight is not None:
+        result[0] = np.reshape(weight, grouped[1:3])
+    return result
 
 
 def _course(x, axis):

@@ -9,7 +9,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from numpy cimport PyArray_DATA, PyArray_DIM, import_array, ndarray
 
-from . cimport activations, columns, deviations, factors, halves, layer_norm, lp_norm, moments, philox, slabs
+from . cimport activations, columns, deviations, factors, group_norm, halves, layer_norm, lp_norm, moments, philox, slabs
 from .primitives cimport lane
 
 import_array()
@@ -55,6 +55,31 @@ def layer_norm_backward(
             data(dy, like), data(x, like), doubles(mean), doubles(rstd), data(weight, like), n, centred, data(dx, like),
             rows * t // tiles, rows * (t + 1) // tiles, data(tile_dweight, like) + t * n, data(tile_dbias, like) + t * n,
             doubles(dweight) + t * n, doubles(dbias) + t * n,
+        )
+
+
+def group_norm_forward(
+    floating like, ndarray x, ndarray weight, ndarray bias, Py_ssize_t s, double eps, ndarray y, ndarray mean, ndarray rstd, ndarray var,
+    int threads
+):
+    """Row i holds the channels of group i % groups, each s values; weight and bias are (groups, channels of a group)."""
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), groups = PyArray_DIM(weight, 0), k = PyArray_DIM(weight, 1), t
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        group_norm.group_norm_rows(
+            data(x, like), doubles(weight), doubles(bias), k, s, groups, eps, data(y, like), doubles(mean), doubles(rstd), doubles(var),
+            rows * t // threads, rows * (t + 1) // threads,
+        )
+
+
+def group_norm_backward(
+    floating like, ndarray dy, ndarray x, ndarray mean, ndarray rstd, ndarray weight, Py_ssize_t s, ndarray sum_dy, ndarray sum_dy_xhat,
+    ndarray dx, int threads
+):
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), groups = PyArray_DIM(weight, 0), k = PyArray_DIM(weight, 1), t
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        group_norm.group_norm_gradient_rows(
+            data(dy, like), data(x, like), doubles(mean), doubles(rstd), doubles(weight), k, s, groups, doubles(sum_dy),
+            doubles(sum_dy_xhat), data(dx, like), rows * t // threads, rows * (t + 1) // threads,
         )
 
 

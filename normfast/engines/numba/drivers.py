@@ -2,7 +2,19 @@
 
 from numba import prange
 
-from normfast.engines.numba.kernels import activations, columns, deviations, factors, halves, layer_norm, lp_norm, moments, philox, slabs
+from normfast.engines.numba.kernels import (
+    activations,
+    columns,
+    deviations,
+    factors,
+    group_norm,
+    halves,
+    layer_norm,
+    lp_norm,
+    moments,
+    philox,
+    slabs,
+)
 
 
 def finish_statistics(count, eps, mean, m2, scale, rstd, var):
@@ -39,6 +51,24 @@ def layer_norm_backward(like, dy, x, mean, rstd, weight, centred, dx, tile_dweig
             tile_dbias[t],
             dweight[t],
             dbias[t],
+        )
+
+
+def group_norm_forward(like, x, weight, bias, s, eps, y, mean, rstd, var, threads):
+    rows = x.shape[0]
+    groups, k = weight.shape
+    w, b = weight.reshape(-1), bias.reshape(-1)
+    for t in prange(threads):
+        group_norm.group_norm_rows(x, w, b, k, s, groups, eps, y, mean, rstd, var, rows * t // threads, rows * (t + 1) // threads)
+
+
+def group_norm_backward(like, dy, x, mean, rstd, weight, s, sum_dy, sum_dy_xhat, dx, threads):
+    rows = x.shape[0]
+    groups, k = weight.shape
+    w = weight.reshape(-1)
+    for t in prange(threads):
+        group_norm.group_norm_gradient_rows(
+            dy, x, mean, rstd, w, k, s, groups, sum_dy, sum_dy_xhat, dx, rows * t // threads, rows * (t + 1) // threads
         )
 
 

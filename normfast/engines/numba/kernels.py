@@ -12,6 +12,7 @@ from normfast.kernels import (
     columns,
     deviations,
     factors,
+    group_norm,
     halves,
     layer_norm,
     lp_norm,
@@ -58,6 +59,7 @@ factors = compiled(factors)
 normalize = compiled(normalize)
 activations = compiled(activations)
 layer_norm = compiled(layer_norm)
+group_norm = compiled(group_norm)
 slabs = compiled(slabs)
 columns = compiled(columns)
 philox = compiled(philox)
