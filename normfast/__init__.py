@@ -12,7 +12,7 @@ from importlib import import_module
 from normfast.config import show_config
 from normfast.engines import set_engine, use_engine
 from normfast.engines.threads import get_num_threads, set_num_threads, threads
-from normfast.ops._stats import NormGradients, NormStats
+from normfast.ops._stats import InputGradient, NormGradients, NormStats
 from normfast.ops.activation import activation, activation_backward
 from normfast.ops.alpha_dropout import alpha_dropout, alpha_dropout_backward, alpha_dropout_forward
 from normfast.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_forward, update_running
@@ -29,7 +29,6 @@ from normfast.ops.group_norm import (
 from normfast.ops.layer_norm import layer_norm, layer_norm_backward, layer_norm_forward
 from normfast.ops.lp_norm import lp_norm, lp_norm_backward, lp_norm_forward
 from normfast.ops.mean_variance_norm import (
-    InputGradient,
     mean_variance_norm,
     mean_variance_norm_backward,
     mean_variance_norm_forward,

@@ -275,7 +275,7 @@ def normalize(x, layout, affine, weight, bias, eps, out, where=None, **options):
     y = np.empty_like(x, subok=False) if out is None else out
     course = Course(x, layout, affine, *(apart(values, out) for values in (weight, bias)), where=where, **options)
     course.forward(y, eps)
-    count = int(course.values) if where is None else course.seen(course.count, layout)
+    count = int(course.values) if where is None else course.seen(course.count, layout).astype(np.int64)
     return y, NormStats(*(course.seen(values, layout) for values in (course.mean, course.rstd, course.var)), count)
 
 

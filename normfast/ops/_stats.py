@@ -38,3 +38,9 @@ class NormGradients(NamedTuple):
     dx: np.ndarray
     dweight: np.ndarray
     dbias: np.ndarray
+
+
+class InputGradient(NamedTuple):
+    """Gradient of a normalization without parameters."""
+
+    dx: np.ndarray

@@ -6,7 +6,7 @@ from normfast import engines
 from normfast.kernels.activations import IDENTITY
 from normfast.ops._arrays import apart, checked_eps, checked_out, floating, layout_of, same_shape
 from normfast.ops._rows import pieces_of_rows
-from normfast.ops.mean_variance_norm import InputGradient
+from normfast.ops._stats import InputGradient
 
 
 def lp_norm(x, ord=2, *, axis=-1, eps=1e-12, out=None):

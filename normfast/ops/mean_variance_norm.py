@@ -1,17 +1,8 @@
 """Mean-variance normalization over any axes: no parameters, as ONNX's MeanVarianceNormalization."""
 
-from typing import NamedTuple
-
-import numpy as np
-
 from normfast.ops._arrays import checked_eps, checked_out, floating, layout_of, same_shape
 from normfast.ops._norm import gradients, normalize
-
-
-class InputGradient(NamedTuple):
-    """Gradient of an operation without parameters."""
-
-    dx: np.ndarray
+from normfast.ops._stats import InputGradient
 
 
 def mean_variance_norm(x, *, axis=None, eps=1e-9, out=None):
