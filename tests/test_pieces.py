@@ -94,3 +94,27 @@ def test_no_second_array_of_the_size_of_x(rng):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 14 * _pieces.LIMIT * 4 < x.nbytes, f"call {number}: {peak / 1e6:.1f} MB beside x's {x.nbytes / 1e6:.1f} MB"
+
+
+def test_one_group_in_any_order_of_memory(engine, rng):
+    """Samples, channels and space in every order: statistics and parameters must be blocks in one order of the axes."""
+    import itertools
+
+    x, dy = rng.standard_normal((2, 2, 3, 4, 2))
+    weight = rng.standard_normal(3)
+    for groups in (1, 3):
+        expected = nf.group_norm_forward(x, groups, weight)
+        gradients = nf.group_norm_backward(dy, x, expected[1], weight, num_groups=groups)
+        for order in itertools.permutations(range(4)):
+            other = np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+            y, stats = nf.group_norm_forward(other, groups, weight)
+            agree(y, expected[0], f"y in order {order}", units=64)
+            for result, value in zip(nf.group_norm_backward(dy, other, stats, weight, num_groups=groups), gradients, strict=True):
+                agree(result, value, f"gradients in order {order}", units=256)
+
+
+def test_axes_of_length_1_among_the_reduced(engine, rng, monkeypatch):
+    monkeypatch.setattr(_pieces, "LIMIT", 7)
+    x = rng.standard_normal((3, 5, 8, 1)).astype(np.float16)
+    agree(nf.lp_norm(x, 1, axis=2), (x / np.abs(x).sum(axis=2, keepdims=True, dtype=np.float64)), "lp_norm", units=1)
+    agree(nf.rms_norm(x, axis=(1, 3)), nf.rms_norm(x[..., 0], axis=1)[..., None].astype(np.float64), "rms_norm", units=1)

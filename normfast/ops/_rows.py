@@ -60,7 +60,9 @@ def without_dependence(dx, n, centred):
 def pieces_of_rows(layout, *arrays):
     """Whole rows, piece by piece: the piece, which rows it holds, and the arrays to load it from or keep it in."""
     n = layout.block[3]
-    pieces = split([layout.shape[axis] for axis in layout.order], whole=len(layout.reduced))
+    shape = [layout.shape[axis] for axis in layout.order]
+    first = next((i for i, axis in enumerate(layout.order) if axis in layout.reduced and shape[i] != 1), len(shape))
+    pieces = split(shape, whole=len(shape) - first)  # kept axes of length 1 may stand among the reduced ones
     staged = [Staged(array, layout.order, computing(array.dtype), pieces) for array in arrays]
     lo = 0
     for piece in pieces if arrays[0].size else ():

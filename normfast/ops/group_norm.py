@@ -13,6 +13,7 @@ from normfast.ops._arrays import (
     checked_where,
     floating,
     gradient_dtype,
+    grouped,
     layout_of,
     same_shape,
     statistics,
@@ -82,19 +83,19 @@ def group_norm_forward(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-
     (array([[ 2., 20.]]), 2)
     """
     x = floating(x)
-    axis, grouped, weight, bias = _grouped(x, num_groups, axis, weight, bias)
+    axis, shape, weight, bias = _grouped(x, num_groups, axis, weight, bias)
     checked_out(out, x)
     eps, where = checked_eps(eps), checked_where(where, x)
-    if where is None and _rows(grouped, axis, x, out):
-        x, weight, bias = apart(x, out), *_parameters(grouped, apart(weight, out), apart(bias, out))
+    if where is None and _rows(shape, axis, x, out):
+        x, weight, bias = apart(x, out), *_parameters(shape, apart(weight, out), apart(bias, out))
         y = np.empty_like(x) if out is None else out
-        mean, rstd, var = np.empty((3, *grouped[:2]))
+        mean, rstd, var = np.empty((3, *shape[:2]))
         rows, runs = (mean.size, -1), [values.reshape(-1) for values in (mean, rstd, var)]
-        engines.current().group_norm_forward(x.reshape(rows), weight, bias, math.prod(grouped[3:]), eps, y.reshape(rows), *runs)
-        return y, NormStats(mean, rstd, var, math.prod(grouped[2:]))
+        engines.current().group_norm_forward(x.reshape(rows), weight, bias, math.prod(shape[3:]), eps, y.reshape(rows), *runs)
+        return y, NormStats(mean, rstd, var, math.prod(shape[2:]))
     y, stats = normalize(
-        x.reshape(grouped), *_course(x.reshape(grouped), axis), weight, bias, eps,
-        None if out is None else out.reshape(grouped), None if where is None else where.reshape(grouped),
+        x.reshape(shape), *_course(x.reshape(shape), axis), weight, bias, eps,
+        None if out is None else out.reshape(shape), None if where is None else where.reshape(shape),
     )  # fmt: skip
     return y.reshape(x.shape) if out is None else out, stats
 
@@ -129,19 +130,17 @@ def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=
     x = floating(x)
     dy = same_shape(dy, x, "dy")
     dtype = gradient_dtype(x, weight)
-    axis, grouped, weight, _ = _grouped(x, num_groups, axis, weight, None)
+    axis, shape, weight, _ = _grouped(x, num_groups, axis, weight, None)
     where = checked_where(where, x)
-    if where is None and _rows(grouped, axis, x, dy):
-        mean, rstd = statistics(stats, _course(x.reshape(grouped), axis)[0])
-        dx, rows, s = np.empty_like(x), (mean.size, -1), math.prod(grouped[3:])
-        weight, _ = _parameters(grouped, weight)
+    if where is None and _rows(shape, axis, x, dy):
+        mean, rstd = statistics(stats, _course(x.reshape(shape), axis)[0])
+        dx, rows, s = np.empty_like(x), (mean.size, -1), math.prod(shape[3:])
+        weight, _ = _parameters(shape, weight)
         sums = engines.current().group_norm_backward(dy.reshape(rows), x.reshape(rows), mean, rstd, weight, s, dx.reshape(rows))
-        dx = without_dependence(dx, math.prod(grouped[2:]), True)
+        dx = without_dependence(dx, math.prod(shape[2:]), True)
         return NormGradients(dx, *(total.reshape(x.shape[:2]).sum(axis=0).astype(dtype) for total in sums))
-    options = {} if where is None else {"where": where.reshape(grouped)}
-    dx, *parameters = gradients(
-        dy.reshape(grouped), x.reshape(grouped), stats, *_course(x.reshape(grouped), axis), weight, dtype, **options
-    )
+    options = {} if where is None else {"where": where.reshape(shape)}
+    dx, *parameters = gradients(dy.reshape(shape), x.reshape(shape), stats, *_course(x.reshape(shape), axis), weight, dtype, **options)
     return NormGradients(dx.reshape(x.shape), *(values.reshape(-1) for values in parameters))
 
 
@@ -169,24 +168,28 @@ def _grouped(x, num_groups, axis, weight, bias):
     return axis, shape, *checked
 
 
-def _rows(grouped, axis, *arrays):
+def _rows(shape, axis, *arrays):
     """Whether the groups are rows whose channels lie as runs, which a kernel takes in one call: not for short runs or few rows."""
     plain = all(array is None or (array.dtype in FLOATS and array.flags.c_contiguous and array.flags.aligned) for array in arrays)
-    return plain and axis == 1 and math.prod(grouped[3:]) >= 16 and math.prod(grouped[:2]) >= 4 and math.prod(grouped) > 0
+    return plain and axis == 1 and math.prod(shape[3:]) >= 16 and math.prod(shape[:2]) >= 4 and math.prod(shape) > 0
 
 
-def _parameters(grouped, weight, bias=None):
+def _parameters(shape, weight, bias=None):
     """Weight and bias as float64 of shape (groups, channels of a group)."""
-    result = np.ones((2, *grouped[1:3]))
-    result[1] = 0.0 if bias is None else np.reshape(bias, grouped[1:3])
+    result = np.ones((2, *shape[1:3]))
+    result[1] = 0.0 if bias is None else np.reshape(bias, shape[1:3])
     if weight is not None:
-        result[0] = np.reshape(weight, grouped[1:3])
+        result[0] = np.reshape(weight, shape[1:3])
     return result
 
 
 def _course(x, axis):
-    """The layout that keeps samples and groups, and the axes of the parameters."""
-    return layout_of(x, (0, axis), kept=True), (axis, axis + 1)
+    """The layout that keeps samples and groups, and the axes of the parameters; both must be blocks in one order of the axes."""
+    affine = (axis, axis + 1)
+    layout = layout_of(x, (0, axis), kept=True)
+    if grouped(x.shape, layout.order, set(layout.reduced) - set(affine)) is None:
+        layout = layout_of(x, (0, axis), kept=True, rows=True)
+    return layout, affine
 
 
 def instance_norm(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=None):
