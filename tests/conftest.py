@@ -14,6 +14,14 @@ def pytest_report_header():
     return [f"normfast {nf.__version__}: {nf.show_config('dicts')['engines']}"]
 
 
+@pytest.fixture(autouse=True)
+def same_default():
+    """What a test sets for the whole process (the demo does) is not the next one's affair."""
+    before = nf.engines.current().name
+    yield
+    nf.set_engine(before)
+
+
 @pytest.fixture(params=nf.engines.ENGINES)
 def engine(request):
     """Each engine in turn, chosen for the test."""

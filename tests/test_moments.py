@@ -123,3 +123,91 @@ def test_what_does_not_merge():
         b + 1.0
     with pytest.raises(ValueError, match="no moments to merge"):
         nf.Moments.merge([])
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, (0, 2)])
+@pytest.mark.parametrize("offset", [0.0, 1e8])
+def test_masks_and_nan(engine, axis, offset, rng):
+    """As the values that are left do alone, column by column, whatever stands in the others."""
+    x = offset + rng.standard_normal((30, 4, 5))
+    mask = rng.random(x.shape) < 0.7
+    mask[:, 0] = True
+    spoilt = np.where(mask, x, rng.choice([np.nan, np.inf, 1e300], x.shape))
+    omitted = np.where(mask, x, np.nan)
+    wide = x.astype(np.longdouble)
+    count = mask.sum(axis=axis)
+    mean = wide.mean(axis=axis, where=mask, keepdims=True)
+    m2 = ((wide - mean) ** 2).sum(axis=axis, where=mask)
+    for m in (nf.moments(spoilt, axis, where=mask), nf.moments(omitted, axis, nan_policy="omit")):
+        assert np.array_equal(m.count, count)
+        agree(m.mean, mean.reshape(m.mean.shape), "mean", units=8, scale=max(1.0, offset))
+        agree(m.m2, m2, "m2", units=64 + offset / 16, scale=float(np.max(count)))
+    assert np.isnan(nf.moments(omitted, axis).mean).any()
+    clean = nf.moments(x, axis, nan_policy="omit")
+    assert np.array_equal(clean.count, np.full(clean.mean.shape, x.size // clean.mean.size))
+    agree(clean.m2, nf.moments(x, axis).m2, "m2 of clean data", units=0.0)
+
+
+def test_columns_without_values(engine):
+    m = nf.moments(np.array([[1.0, np.nan], [3.0, np.nan]]), axis=0, nan_policy="omit")
+    assert m.count.tolist() == [2, 0]
+    assert (m.mean[0], m.m2.tolist()) == (2.0, [2.0, 0.0])
+    assert np.isnan([m.mean[1], m.var()[1], m.std(ddof=1)[1]]).all()
+    assert m.var(ddof=2).tolist()[0] == np.inf
+    more = m + nf.moments(np.array([[5.0, 7.0]]), axis=0)
+    assert more.count.tolist() == [3, 1]
+    assert more.mean.tolist() == [3.0, 7.0]
+    back = more - m
+    assert back.count.tolist() == [1, 1]
+    assert back.mean.tolist() == [5.0, 7.0]
+
+
+def test_weights_count_repetitions(engine, rng):
+    """A weight of k is k copies of the value; 0 leaves it out, also where it is NaN."""
+    x, weights = 1e6 + rng.standard_normal((40, 3)), rng.integers(0, 4, 40)
+    x[weights == 0] = np.nan
+    m, copies = nf.moments(x, 0, weights=weights), nf.moments(np.repeat(x, weights, axis=0), 0)
+    assert m.count == copies.count
+    agree(m.mean, copies.mean, "mean", units=4)
+    agree(m.m2, copies.m2, "m2", units=256)
+    agree(m.var(ddof=1), copies.var(ddof=1), "var", units=256)
+    masked = nf.moments(x, 0, weights=weights, where=np.array([True, False, True]))
+    assert masked.count.tolist() == [copies.count, 0, copies.count]
+    scaled = nf.moments(x * 2.0**900, 0, weights=weights)
+    agree(scaled.mean, m.mean * 2.0**900, "huge mean", units=4)
+
+
+def test_a_stream_of_single_rows():
+    """5,000 rows of 1e8, then 5,000 of log(1e-5), one at a time: the variance to 1e-13."""
+    values = [1e8] * 5000 + [float(np.log(1e-5))] * 5000
+    m = nf.moments([values[0]], axis=0)
+    for value in values[1:]:
+        m += nf.moments([value], axis=0)
+    exact = ((Fraction(values[0]) - Fraction(values[-1])) / 2) ** 2
+    assert m.count == 10_000
+    assert abs(Fraction(float(m.var())) / exact - 1) < 1e-13
+
+
+def test_real_ddof():
+    m = nf.moments([1.0, 3.0, 8.0])
+    assert m.var(ddof=1.5) == pytest.approx(26 / 1.5, rel=1e-15)
+    assert m.var(ddof=-1) == 6.5
+    assert m.var(ddof=3.5) == np.inf
+
+
+def test_bytes_and_pickles():
+    import pickle
+
+    for m in (
+        nf.moments([1.0, 2.0, 4.0]),
+        nf.moments(np.arange(12.0).reshape(3, 4), axis=0),
+        nf.moments(np.array([[1.0, np.nan], [2.0, 3.0]]), axis=0, nan_policy="omit"),
+        nf.moments(np.arange(6.0).reshape(3, 2), axis=0, weights=[0.5, 1.0, 2.0]),
+        nf.moments(np.empty((0, 2)), axis=0),
+    ):
+        for copy in (nf.Moments.from_bytes(m.to_bytes()), pickle.loads(pickle.dumps(m))):
+            assert np.array_equal(copy.count, m.count)
+            assert np.asarray(copy.count).dtype == np.asarray(m.count).dtype
+            assert copy.mean.tobytes() == m.mean.tobytes()
+            assert copy.m2.tobytes() == m.m2.tobytes()
+    assert nf.moments([1.0, 3.0]).to_bytes() == b"nf-mom\0\x01" + bytes(16) + b"\x01" + bytes(7) + np.array([2.0, 2.0, 2.0]).tobytes()

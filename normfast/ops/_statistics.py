@@ -47,9 +47,14 @@ def block_moments(block, mask, sums):
     count = mask.sum(axis=(1, 3), dtype=np.float64)
     fill = _first(block, mask)
     np.copyto(block, fill[:, None, :, None], where=~mask)
-    engines.current().scaled_moments(block, DOUBLE, mean, m2, scale)
+    # float64 values are taken relative to it: what rounding takes from a large mean would be lost in taking the copies out
+    shift = np.where(np.abs(fill) < 1e300, fill, 0.0) if block.dtype == DOUBLE else np.zeros((a, c))
     with np.errstate(all="ignore"):
-        _, mean, m2 = unmerge(float(r * s), mean, m2, r * s - count, fill * scale, 0.0)
+        if block.dtype == DOUBLE:
+            block -= shift[:, None, :, None]
+        engines.current().scaled_moments(block, DOUBLE, mean, m2, scale)
+        _, mean, m2 = unmerge(float(r * s), mean, m2, r * s - count, (fill - shift) * scale, 0.0)
+        mean += shift * scale
     empty = count == 0
     mean[empty], m2[empty], scale[empty] = 0.0, 0.0, 1.0
     return count, mean, np.maximum(m2, 0.0), scale
