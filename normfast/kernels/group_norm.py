@@ -4,7 +4,7 @@ from normfast.kernels.factors import *
 from normfast.kernels.moments import *
 from normfast.kernels.normalize import *
 from normfast.kernels.primitives import *
-from normfast.kernels.sums import *
+from normfast.kernels.slabs import *
 
 
 def group_norm_rows(x, weight, bias, k, s, groups, eps, y, mean, rstd, var, lo, hi):
@@ -18,23 +18,13 @@ def group_norm_rows(x, weight, bias, k, s, groups, eps, y, mean, rstd, var, lo, 
         mean[i] = m / scale
         rstd[i] = r
         var[i] = v
+        scale, high, factor, low = centre(m / scale, r, like)
         for j in range(k):
             q = i % groups * k + j
-            normalize_run(chunk(xi, j * s, j * s + s), s, m / scale, r, weight[q], bias[q], chunk(yi, j * s, j * s + s))
-
-
-def normalize_run(x, n, mean, rstd, weight, bias, y):
-    """y = (x - mean) * rstd * weight + bias on the run of one channel."""
-    like = x[0]
-    scale, high, factor, low = centre(mean, rstd, like)
-    factor *= weight
-    a = cast(factor, like)
-    b = cast(low * weight + bias, like)
-    if scale == 1.0:
-        affine_run(x, n, cast(high, like), a, cast(factor - a, like), b, y)
-    else:
-        multiply(x, n, cast(scale, like), y)
-        affine_run(y, n, cast(high, like), a, cast(factor - a, like), b, y)
+            a = cast(factor * weight[q], like)
+            a_low = cast(factor * weight[q] - a, like)
+            b = cast(low * weight[q] + bias[q], like)
+            affine_run(chunk(xi, j * s, j * s + s), s, cast(scale, like), cast(high, like), a, a_low, b, chunk(yi, j * s, j * s + s))
 
 
 def group_norm_gradient_rows(dy, x, mean, rstd, weight, k, s, groups, sum_dy, sum_dy_xhat, dx, lo, hi):
@@ -47,16 +37,8 @@ def group_norm_gradient_rows(dy, x, mean, rstd, weight, k, s, groups, sum_dy, su
         # c1 = mean(dy * weight), c2 = mean(dy * weight * xhat)
         c1 = c2 = 0.0
         for j in range(k):
-            total = total_xhat = 0.0
             left = j * s
-            while left < j * s + s:
-                right = min(left + BLOCK, j * s + s)
-                d, dd = gradient_sums(
-                    chunk(dyi, left, right), chunk(xi, left, right), right - left, cast(scale, like), cast(high, like)
-                )  # fmt: skip
-                total += d
-                total_xhat += dd * factor + d * low
-                left = right
+            total, total_xhat = run_gradient_sums(chunk(dyi, left, left + s), chunk(xi, left, left + s), s, scale, high, factor, low)
             sum_dy[i * k + j] = total
             sum_dy_xhat[i * k + j] = total_xhat
             c1 += total * weight[i % groups * k + j]

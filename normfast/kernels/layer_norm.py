@@ -31,17 +31,10 @@ def layer_norm_rows(x, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi
             right = min(left + BLOCK, n)
             prefetch(chunk(following, left, right), right - left)
             target = buffer if streamed else chunk(row(y, i, n), left, right)
-            if scale == 1.0:
-                weighted_run(
-                    chunk(xi, left, right), right - left, cast(high, like), rounded, cast(r - rounded, like), cast(low, like),
-                    chunk(weight, left, right), chunk(bias, left, right), target,
-                )  # fmt: skip
-            else:
-                multiply(chunk(xi, left, right), right - left, cast(scale, like), target)
-                weighted_run(
-                    target, right - left, cast(high, like), rounded, cast(r - rounded, like), cast(low, like),
-                    chunk(weight, left, right), chunk(bias, left, right), target,
-                )  # fmt: skip
+            weighted_run(
+                chunk(xi, left, right), right - left, cast(scale, like), cast(high, like), rounded, cast(r - rounded, like),
+                cast(low, like), chunk(weight, left, right), chunk(bias, left, right), target,
+            )  # fmt: skip
             if streamed:
                 stream(buffer, right - left, chunk(row(y, i, n), left, right))
             left = right
@@ -73,11 +66,7 @@ def layer_norm_gradient_rows(dy, x, mean, rstd, weight, n, centred, dx, lo, hi, 
         a = cast(rstd[i], like)
         p = cast(-rstd[i] * c2 * r, like)
         q = cast(-rstd[i] * (c1 + c2 * low), like)
-        if scale == 1.0:
-            weighted_gradient_run(dyi, xi, weight, n, cast(high, like), a, p, q, row(dx, i, n))
-        else:
-            multiply(xi, n, cast(scale, like), row(dx, i, n))
-            weighted_gradient_run(dyi, row(dx, i, n), weight, n, cast(high, like), a, p, q, row(dx, i, n))
+        weighted_gradient_run(dyi, xi, weight, n, cast(scale, like), cast(high, like), a, p, q, row(dx, i, n))
         if (i + 1 - lo) % TILE == 0 or i + 1 == hi:
             drain(tile_dweight, n, dweight)
             drain(tile_dbias, n, dbias)

@@ -83,11 +83,7 @@ def affine_piece(x, mean, rstd, weight, bias, q, p, r, c, s, splits_r, splits_s,
             n = min(hi - left, BLOCK)
             xi = chunk(row(x, run, s), left, left + n)
             yi = chunk(row(y, run, s), left, left + n)
-            if scale == 1.0:
-                affine_run(xi, n, cast(high, like), a, cast(factor - a, like), cast(b, like), yi)
-            else:
-                multiply(xi, n, cast(scale, like), yi)
-                affine_run(yi, n, cast(high, like), a, cast(factor - a, like), cast(b, like), yi)
+            affine_run(xi, n, cast(scale, like), cast(high, like), a, cast(factor - a, like), cast(b, like), yi)
             if code != IDENTITY:
                 activate(yi, n, code, yi)
             left += n
@@ -96,21 +92,29 @@ def affine_piece(x, mean, rstd, weight, bias, q, p, r, c, s, splits_r, splits_s,
 def piece_gradient_sums(dy, x, mean, rstd, q, p, r, c, s, splits_r, splits_s):
     """Sums of dy and dy * xhat over piece p of channel q."""
     k = p // splits_s
-    stop = s * (p % splits_s + 1) // splits_s
-    like = row(x, 0, s)[0]
-    scale, high, factor, low = centre(mean[q], rstd[q], like)
+    lo = s * (p % splits_s) // splits_s
+    hi = s * (p % splits_s + 1) // splits_s
+    scale, high, factor, low = centre(mean[q], rstd[q], row(x, 0, s)[0])
     total = total_xhat = 0.0
     for i in range(r * k // splits_r, r * (k + 1) // splits_r):
         run = run_index(q, i, r, c)
-        lo = s * (p % splits_s) // splits_s
-        while lo < stop:
-            hi = min(lo + BLOCK, stop)
-            d, dd = gradient_sums(
-                chunk(row(dy, run, s), lo, hi), chunk(row(x, run, s), lo, hi), hi - lo, cast(scale, like), cast(high, like)
-            )
-            total += d
-            total_xhat += dd * factor + d * low
-            lo = hi
+        d, dd = run_gradient_sums(chunk(row(dy, run, s), lo, hi), chunk(row(x, run, s), lo, hi), hi - lo, scale, high, factor, low)
+        total += d
+        total_xhat += dd
+    return total, total_xhat
+
+
+def run_gradient_sums(dy, x, n, scale, high, factor, low):
+    """Sums of dy and dy * xhat over a run, a block at a time in x's type."""
+    like = x[0]
+    total = total_xhat = 0.0
+    lo = 0
+    while lo < n:
+        hi = min(lo + BLOCK, n)
+        d, dd = gradient_sums(chunk(dy, lo, hi), chunk(x, lo, hi), hi - lo, cast(scale, like), cast(high, like))
+        total += d
+        total_xhat += dd * factor + d * low
+        lo = hi
     return total, total_xhat
 
 

@@ -17,7 +17,7 @@ from normfast.ops._pieces import Staged, part, shape_of, size_of, split
 from normfast.ops._rows import without_dependence
 from normfast.ops._statistics import Accumulator, block_moments
 from normfast.ops._stats import NormGradients, NormStats
-from normfast.ops.activation import code_of, run_activation, run_activation_backward
+from normfast.ops.activation import code_of, run_activation_backward, run_own
 
 NONZERO = 5e-324  # every deviation but 0 is at least this
 
@@ -161,8 +161,7 @@ class Course:
         """y of a piece by the statistics: affine sweep, activation, 0 where masked."""
         run, y = self.x.load(piece), target.place(piece)
         self._affine(run, piece, code_of(self.activation), y)
-        if isinstance(self.activation, tuple):
-            run_activation(y, self.activation, y)
+        run_own(self.activation, y)
         if self.mask is not None:
             np.copyto(y.reshape(shape_of(piece)), 0, where=~self.mask[piece])
         target.keep(piece, y)

@@ -3,11 +3,12 @@
 import numpy as np
 
 from normfast import engines
-from normfast.ops._arrays import apart, checked_out, floating
+from normfast.ops._arrays import DOUBLE, apart, checked_out, floating
+from normfast.ops._pieces import Staged, split
 from normfast.ops.dropout import DropoutMask, checked_p, dropout_backward, mask_for
 
 LOWEST = -1.7580993408473766  # what SELU tends to, -lambda * alpha
-BLOCK = 1 << 14  # elements at a time, so that what is in between stays in the cache
+PIECE = 1 << 14  # elements at a time, so that what is in between stays in the cache
 
 
 def alpha_dropout(x, p=0.5, *, rng=None, mask=None, offset=0, out=None):
@@ -69,12 +70,10 @@ def alpha_dropout_forward(x, p=0.5, *, rng=None, mask=None, offset=0, out=None):
     x = floating(x)
     checked_out(out, x)
     mask = mask_for(x, checked_p(p), rng, mask, None, offset)
-    direct = out is not None and out.flags.c_contiguous and out.flags.aligned
-    y = out if direct else np.empty(x.shape, x.dtype)
-    _drop(np.ascontiguousarray(apart(x, out)).reshape(-1), mask, y.reshape(-1))
-    if out is not None and not direct:
-        out[...] = y
-    return y if out is None else out, mask
+    x = apart(x, out)
+    y = np.empty(x.shape, x.dtype) if out is None else out
+    _drop(x, mask, y)
+    return y, mask
 
 
 def alpha_dropout_backward(dy, mask, *, out=None):
@@ -126,19 +125,22 @@ def affine(p):
 
 
 def _drop(x, mask, y):
-    """The run y from the run x, in float64, block by block."""
+    """Fill y from x, in float64, piece by piece."""
     if mask.p == 1.0 or (mask.p == 0.0 and mask.given is None):
         y[...] = x if mask.p == 0.0 else 0.0
         return
     a, b = affine(mask.p)
     drawn = mask.given is None and mask.drawn_shape == mask.shape
-    keep = None if drawn else mask.toarray().reshape(-1)
-    words = np.empty(min(x.size, BLOCK), np.uint32)
-    for start in range(0, x.size, BLOCK):
-        part = slice(start, start + BLOCK)
-        block = x[part].astype(np.float64)
+    keep = None if drawn else mask.toarray()
+    pieces = split(x.shape, PIECE) if x.size else []
+    source, target = (Staged(array, range(x.ndim), DOUBLE, pieces) for array in (x, y))
+    words, position = np.empty(min(x.size, PIECE), np.uint32), mask.offset
+    for piece in pieces:
+        run, result = source.load(piece), target.place(piece)
         if drawn:
-            engines.current().random_words(mask.words(), mask.offset + start, words[: block.size])
-        kept = words[: block.size] >= mask.threshold if drawn else keep[part]
+            engines.current().random_words(mask.words(), position, words[: run.size])
+        kept = words[: run.size] >= mask.threshold if drawn else keep[(*piece, ...)].reshape(-1)
         with np.errstate(over="ignore"):
-            y[part] = np.where(kept, a * block + b, a * LOWEST + b)
+            result[...] = np.where(kept, a * run + b, a * LOWEST + b)
+            target.keep(piece, result)
+        position += run.size

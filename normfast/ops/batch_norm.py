@@ -22,7 +22,7 @@ from normfast.ops._arrays import (
 from normfast.ops._norm import Course, gradients, normalize
 from normfast.ops._rows import without_dependence
 from normfast.ops._stats import NormGradients, NormStats
-from normfast.ops.activation import checked_activation, code_of, run_activation, run_activation_backward
+from normfast.ops.activation import checked_activation, code_of, run_activation_backward, run_own
 
 
 def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, activation=None, out=None):
@@ -80,7 +80,7 @@ def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, activa
         block = layout.target(out, x.dtype)
         if x.size:
             engines.current().batch_norm(layout.load(apart(x, out)), mean, rstd, weight, bias, code_of(activation), block)
-            run_own(activation, block)
+            run_own(activation, block.reshape(-1))
         return layout.deliver(block, out)
     x = apart(x, out)
     y = np.empty_like(x, subok=False) if out is None else out
@@ -146,15 +146,9 @@ def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, activatio
     block = layout.target(out, x.dtype)
     if x.size:
         engines.current().batch_norm_forward(layout.load(apart(x, out)), weight, bias, eps, code_of(activation), block, mean, rstd, var)
-        run_own(activation, block)
+        run_own(activation, block.reshape(-1))
     stats = NormStats(*(layout.unpack(values, layout.kept) for values in (mean, rstd, var)), r * s)
     return layout.deliver(block, out), stats
-
-
-def run_own(activation, block):
-    """Apply a user's own function to y, in place."""
-    if isinstance(activation, tuple):
-        run_activation(block.reshape(-1), activation, block.reshape(-1))
 
 
 def checked_ord(ord):

@@ -266,4 +266,5 @@ def instance_norm_backward(dy, x, stats, weight=None, *, axis=1):
 
 def _channels(x, axis):
     """How many channels there are; without any, one group holds them all."""
-    return max(1, layout_of(x, axis, kept=True).along(layout_of(x, axis, kept=True).kept)[0])
+    layout = layout_of(x, axis, kept=True)
+    return max(1, layout.along(layout.kept)[0])

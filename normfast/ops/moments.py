@@ -194,7 +194,7 @@ def moments(x, axis=None, *, where=None, weights=None, nan_policy="propagate"):
         engines.current().moments(layout.load(x), mean, m2)
         # a mean is nan also for infinite values of both signs: only then is x searched for what the policy speaks of
         if nan_policy == "propagate" or not (np.isnan(mean).any() and _has_nan(x)):
-            count = r * s if nan_policy != "omit" or not mean.size or layout.kept == () else np.full(layout.along(layout.kept), r * s)
+            count = r * s if nan_policy != "omit" or not layout.kept else np.full(layout.along(layout.kept), r * s)
             return Moments(count, layout.unpack(mean, layout.kept), layout.unpack(m2, layout.kept))
     return _in_pieces(x, layout, where, weights, nan_policy)
 
@@ -250,10 +250,8 @@ def _in_pieces(x, layout, where, weights, nan_policy):
     count, mean, m2 = (layout.unpack(values.reshape(-1), layout.kept) for values in (total.count, mean, m2))
     if weights is None:
         count = count.astype(np.int64)
-    if not count.shape or (where is None and nan_policy != "omit"):  # the same count for all
-        count = (
-            count.flat[0].item()
-            if count.size
-            else (weights.sum().item() if weights is not None else math.prod(layout.along(layout.reduced)))
-        )
+    if where is None and nan_policy != "omit":  # the same for all
+        count = math.prod(layout.along(layout.reduced)) if weights is None else weights.sum().item()
+    elif not count.shape:
+        count = count.item()
     return Moments(count, mean, m2)

@@ -2,7 +2,7 @@ cimport cython
 from cython cimport floating
 from .factors cimport centre
 from .moments cimport BLOCK, inverse_deviation, row_moments, row_squares
-from .normalize cimport multiply, weighted_gradient_run, weighted_run
+from .normalize cimport weighted_gradient_run, weighted_run
 from .primitives cimport cast, chunk, prefetch, row, stream
 from .sums cimport weighted_gradient_sums
 

@@ -3,7 +3,7 @@ from cython cimport floating
 from .activations cimport IDENTITY, activate
 from .factors cimport centre
 from .moments cimport BLOCK, extend, larger, largest, merge, unit_scale, within_reach
-from .normalize cimport affine_run, gradient_run, multiply
+from .normalize cimport affine_run, gradient_run
 from .primitives cimport cast, chunk, lane, row
 from .sums cimport gradient_sums
 
@@ -36,11 +36,15 @@ cdef void affine_piece(
     Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s, int code, floating* y) noexcept nogil
 
 @cython.locals(
-    k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, stop=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, like=floating, scale=double,
-    high=double, factor=double, low=double, total=double, total_xhat=double, d=double, dd=double)
+    k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, scale=double, high=double, factor=double, low=double,
+    total=double, total_xhat=double, d=double, dd=double)
 cdef (double, double) piece_gradient_sums(
     floating* dy, floating* x, double* mean, double* rstd, Py_ssize_t q, Py_ssize_t p, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s,
     Py_ssize_t splits_r, Py_ssize_t splits_s) noexcept nogil
+
+@cython.locals(lo=Py_ssize_t, hi=Py_ssize_t, like=floating, total=double, total_xhat=double, d=double, dd=double)
+cdef (double, double) run_gradient_sums(
+    floating* dy, floating* x, Py_ssize_t n, double scale, double high, double factor, double low) noexcept nogil
 
 @cython.locals(
     k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, like=floating, scale=double, high=double, factor=double,
