@@ -1,6 +1,7 @@
-"""The command line: `normfast demo | info`."""
+"""The command line: `normfast demo | bench | info`."""
 
 import argparse
+from pathlib import Path
 
 import normfast
 from normfast.engines import ENGINES
@@ -19,12 +20,15 @@ def main(arguments=None):
     demo.add_argument("--out", default="normfast-demo.png", help="file of the picture (default normfast-demo.png)")
     demo.add_argument("--no-plot", action="store_true", help="write no picture")
 
+    _add_bench(commands)
     commands.add_parser("info", help="show the engines, instruction sets and threads of this installation")
 
     options = parser.parse_args(arguments)
     if options.command == "info":
         normfast.show_config()
         return 0
+    if options.command == "bench":
+        return _bench(options, parser)
     try:
         from normfast.demo import run
     except ImportError as error:
@@ -35,6 +39,38 @@ def main(arguments=None):
         parser.error(f"the {options.engine} engine is not here: {error}")
     run(options.seed, options.epochs, None if options.no_plot else options.out)
     return 0
+
+
+def _add_bench(commands):
+    from normfast.benchmarks.cases import OPS
+    from normfast.benchmarks.rivals import RIVALS
+
+    bench = commands.add_parser("bench", help="time every operation beside a copy of the same bytes and every rival that is installed")
+    bench.add_argument("--quick", action="store_true", help="a dozen rows and short times: a minute, without the rivals that compile")
+    bench.add_argument("--op", nargs="+", choices=OPS, default=[], help="these operations (default all)")
+    bench.add_argument("--against", nargs="+", choices=(*RIVALS, "none"), default=[], help="these rivals (default all that are installed)")
+    bench.add_argument("--series", nargs="+", choices=("models", "scaling"), default=[], help="these lists (default both)")
+    bench.add_argument("--seconds", type=float, help="for each contender of a row (default 0.3, quick 0.05)")
+    bench.add_argument("--turns", type=_positive, help="how often the contenders of a row take turns (default 5, quick 3)")
+    bench.add_argument("--tiny", action="store_true", help="clip every length, to see that all of it runs")
+    bench.add_argument("--json", metavar="FILE", help="write machine, versions, means and rows")
+    bench.add_argument("--plot", metavar="FILE", help="write the roofline plot: GB/s by bytes (default beside --docs)")
+    bench.add_argument("--docs", metavar="FILE", help="write the page in Markdown; in a clone: docs/benchmarks.md")
+
+
+def _bench(options, parser):
+    try:
+        from normfast.benchmarks.run import run
+    except ImportError as error:
+        parser.error(f"the benchmarks need {error.name}: pip install 'normfast[bench]'")
+    for file in (options.json, options.plot, options.docs):
+        if file and not Path(file).absolute().parent.is_dir():
+            parser.error(f"{file}: there is no such folder")
+    options.seconds = options.seconds or (0.05 if options.quick else 0.3)
+    options.turns = options.turns or (3 if options.quick else 5)
+    if options.docs and not options.plot:
+        options.plot = str(Path(options.docs).with_suffix(".png"))
+    return run(options)
 
 
 def _positive(text):

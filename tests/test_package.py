@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import importlib.util
 import os
 import pkgutil
 import subprocess
@@ -127,12 +126,3 @@ def test_wrong_commands(arguments, capsys):
         cli.main(arguments)
     assert stop.value.code == 2
     assert "usage" in capsys.readouterr().err
-
-
-def test_benchmark_runs(capsys):
-    path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "benchmarks", "norms.py")
-    spec = importlib.util.spec_from_file_location("norms", path)
-    norms = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(norms)
-    norms.main(["--seconds", "0.01"], {"layer_norm": [(3, 50)], "batch_norm": [(8, 5), (2, 3, 4, 4)]})
-    assert capsys.readouterr().out.count("normfast") == 3

@@ -4,10 +4,12 @@ Since the pieces and the order of their merging depend on the shape alone, the b
 threads. A block is C-contiguous, (a, r, c, s), kept along a and c and reduced along r and s; `drivers` are the loops of one engine.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
-from normfast.engines.threads import workers
-from normfast.kernels.moments import BLOCK
+from normfast.engines.threads import SERIAL, workers
+from normfast.kernels.normalize import PART
 
 PIECE = 65536  # values in a piece of a statistic: 256 kB of float32, so that 2 cores have 4 pieces from 1 MB on
 HALF, SINGLE, DOUBLE = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
@@ -22,6 +24,25 @@ def slab_splits(r, s):
     return max(1, min(r, r * s // PIECE)), 1
 
 
+def short_runs(x):
+    """Whether the runs of a block are measured as columns first: short ones cost more to begin than to add up, and lie far apart.
+
+    Scales must fit into what a float64 holds, which those of float32 do.
+    """
+    _, r, _, s = x.shape
+    return 1 < s <= 64 and r >= 8 and x.dtype == SINGLE
+
+
+def run_splits(s):
+    """Parts of a run of s values that a thread may take alone."""
+    return -(-s // PIECE)
+
+
+def rows_beside(c):
+    """Rows of c columns that a sweep takes as one: a call for each would cost more than the work."""
+    return max(1, WIDTH // c)
+
+
 def column_splits(r, c):
     """Pieces of rows of a block (r, c): 256 rows or more each, so that their moments are small beside the block."""
     return max(1, min(r // 256, r * c // PIECE))
@@ -32,15 +53,31 @@ def row_tiles(rows, n):
     return max(1, min(TILES, rows // 32, rows * n // 8192))
 
 
+@lru_cache(maxsize=64)
+def constant(size, dtype, value):
+    """A run of equal values, for a weight or bias that is not given."""
+    return np.full(size, value, dtype)  # nobody writes it; a read-only array would be another type to Numba
+
+
 class CompiledEngine:
     """The operations on checked, C-contiguous blocks; statistics are float64."""
 
-    def __init__(self, name, drivers, streamed):
+    def __init__(self, name, drivers, streamed, shortcuts=None):
         """drivers: the loops for each pair (type of the values, type of the sums); streamed: bytes from which y goes past the caches."""
         self.name = name
+        self._shortcuts = shortcuts
         self._streamed = streamed
         self._drivers = drivers
         self._untyped = drivers[SINGLE, SINGLE]
+
+    def _buffers(self, y, threads):
+        """Whether y goes past the caches, and a buffer for each thread to do so through, in whole cache lines."""
+        if y.nbytes < self._streamed:
+            return False, np.empty((threads, 0), y.dtype)
+        size = threads * PART * y.itemsize
+        memory = np.empty(size + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        return True, memory[start : start + size].view(y.dtype).reshape(threads, PART)
 
     def moments(self, x, mean, m2):
         """Mean and sum of squared deviations (a, c) of a block, summed in float64."""
@@ -57,7 +94,13 @@ class CompiledEngine:
         threads = workers(x.size)
         drivers = self._drivers[x.dtype, sums]
         like, wide = x.dtype.type(0), sums.type(0)
-        if s > 1 or c == 1:
+        if short_runs(x):
+            column_mean, column_m2, column_scale = np.empty((3, a, c * s))
+            self.scaled_moments(x.reshape(a, r, c * s, 1), sums, column_mean, column_m2, column_scale)
+            columns = (values.reshape(-1, s) for values in (column_mean, column_m2, column_scale))
+            self._untyped.merge_neighbours(float(r), *columns, mean.reshape(-1), m2.reshape(-1), threads)
+            scale[...] = 1.0
+        elif s > 1 or c == 1:
             splits_r, splits_s = slab_splits(r, s)
             piece_mean, piece_m2 = np.empty((2, a * c * splits_r * splits_s))
             drivers.slab_moments(
@@ -70,12 +113,23 @@ class CompiledEngine:
             work = np.empty((threads, 6 * WIDTH), sums)
             drivers.column_moments(like, wide, x.reshape(-1, c), r, splits, WIDTH, work, piece_mean, piece_m2, mean, m2, scale, threads)
 
+    def layer_norm_at_once(self, x, weight, bias, axis, eps, centred, out, keep):
+        """y, and if `keep` (3, ...) mean, rstd and var, for arguments that nobody has checked; None where they are not the simplest."""
+        if self._shortcuts is None:
+            return None
+        return self._shortcuts.layer_norm_rows(x, weight, bias, axis, eps, centred, out, keep, SERIAL, self.layer_norm_forward)
+
+    def batch_norm_at_once(self, x, mean, var, weight, bias, axis, eps, code, out):
+        """y by given statistics; as `layer_norm_at_once`."""
+        if self._shortcuts is None:
+            return None
+        return self._shortcuts.batch_norm(x, mean, var, weight, bias, axis, eps, code, out, self.batch_norm)
+
     def layer_norm_forward(self, x, weight, bias, eps, centred, y, mean, rstd, var):
         """Rows of (rows, n); weight and bias (n,) of x's type. Without centring it is RMS norm: mean is 0 and var the mean square."""
         threads = workers(x.size)
-        buffers = np.empty((threads, BLOCK), x.dtype)
         self._drivers[x.dtype, x.dtype].layer_norm_forward(
-            x.dtype.type(0), x, weight, bias, eps, centred, y, mean, rstd, var, y.nbytes >= self._streamed, buffers, threads
+            x.dtype.type(0), x, weight, bias, eps, centred, y, mean, rstd, var, *self._buffers(y, threads), threads
         )
 
     def layer_norm_backward(self, dy, x, mean, rstd, weight, centred, dx):
@@ -85,19 +139,24 @@ class CompiledEngine:
         tile_dweight, tile_dbias = np.zeros((2, tiles, n), x.dtype)
         dweight, dbias = np.zeros((2, tiles, n))
         self._drivers[x.dtype, x.dtype].layer_norm_backward(
-            x.dtype.type(0), dy, x, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, workers(x.size)
-        )
+            x.dtype.type(0), dy, x, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, *self._buffers(dx, tiles),
+            workers(x.size),
+        )  # fmt: skip
         return dweight.sum(axis=0), dbias.sum(axis=0)
 
     def group_norm_forward(self, x, weight, bias, s, eps, y, mean, rstd, var):
         """Rows (rows, n) that hold the channels of one group, s values each; weight and bias (groups, channels of a group), float64."""
-        self._drivers[x.dtype, x.dtype].group_norm_forward(x.dtype.type(0), x, weight, bias, s, eps, y, mean, rstd, var, workers(x.size))
+        threads = workers(x.size)
+        self._drivers[x.dtype, x.dtype].group_norm_forward(
+            x.dtype.type(0), x, weight, bias, s, eps, y, mean, rstd, var, *self._buffers(y, threads), threads
+        )
 
     def group_norm_backward(self, dy, x, mean, rstd, weight, s, dx):
         """Writes dx and returns the sums of dy * xhat and of dy of each channel of each row, float64."""
+        threads = workers(x.size)
         sum_dy, sum_dy_xhat = np.empty((2, x.size // s))
         self._drivers[x.dtype, x.dtype].group_norm_backward(
-            x.dtype.type(0), dy, x, mean, rstd, weight, s, sum_dy, sum_dy_xhat, dx, workers(x.size)
+            x.dtype.type(0), dy, x, mean, rstd, weight, s, sum_dy, sum_dy_xhat, dx, *self._buffers(dx, threads), threads
         )
         return sum_dy_xhat, sum_dy
 
@@ -106,13 +165,14 @@ class CompiledEngine:
         a, r, c, s = x.shape
         threads = workers(x.size)
         m2, scale = np.empty((2, a, c))
-        if (s > 1 or c == 1) and a * c >= 4 * threads:
+        if (s > 1 or c == 1) and a * c >= 4 * threads and not short_runs(x):
             splits_r, splits_s = slab_splits(r, s)
             piece_mean, piece_m2 = np.empty((2, a * c * splits_r * splits_s))
             self._drivers[x.dtype, x.dtype].slab_forward(
                 x.dtype.type(0), x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2,
                 weight.reshape(-1), bias.reshape(-1), eps, code, y.reshape(-1, s),
-                mean.reshape(-1), m2.reshape(-1), scale.reshape(-1), rstd.reshape(-1), var.reshape(-1), threads,
+                mean.reshape(-1), m2.reshape(-1), scale.reshape(-1), rstd.reshape(-1), var.reshape(-1),
+                *self._buffers(y, threads), threads,
             )  # fmt: skip
         else:
             self.scaled_moments(x, x.dtype, mean, m2, scale)
@@ -128,22 +188,41 @@ class CompiledEngine:
         drivers, like = self._drivers[x.dtype, x.dtype], x.dtype.type(0)
         if s > 1 or c == 1:
             factors = (mean.reshape(-1), rstd.reshape(-1), weight.reshape(-1), bias.reshape(-1))
-            drivers.slab_affine(like, x.reshape(-1, s), r, c, *slab_splits(r, s), *factors, code, y.reshape(-1, s), threads)
+            drivers.slab_affine(
+                like, x.reshape(-1, s), r, c, run_splits(s), *factors, np.empty((5, a * c), x.dtype), code, y.reshape(-1, s),
+                *self._buffers(y, threads), threads,
+            )  # fmt: skip
         else:
-            work = np.empty((5, a, c), x.dtype)
-            drivers.column_affine(like, x.reshape(-1, c), r, mean, rstd, weight, bias, work, code, y.reshape(-1, c), threads)
+            beside = rows_beside(c)
+            work = np.empty((5, a, beside * c), x.dtype)
+            drivers.column_affine(
+                like,
+                x.reshape(-1, c),
+                r,
+                mean,
+                rstd,
+                weight,
+                bias,
+                beside,
+                work,
+                code,
+                y.reshape(-1, c),
+                *self._buffers(y, threads),
+                threads,
+            )
 
     def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
         """Writes dx, which may be dy, and returns dweight and dbias (a, c), float64."""
         a, r, c, s = x.shape
         threads = workers(x.size)
         dbias, dweight, c1, c2 = np.empty((4, a, c))
-        if (s > 1 or c == 1) and a * c >= 4 * threads:
+        if (s > 1 or c == 1) and a * c >= 4 * threads and not short_runs(x):
             splits = slab_splits(r, s)
             piece_dy, piece_dy_xhat = np.empty((2, a * c * splits[0] * splits[1]))
             self._drivers[x.dtype, x.dtype].slab_backward(
                 x.dtype.type(0), dy.reshape(-1, s), x.reshape(-1, s), r, c, *splits, mean.reshape(-1), rstd.reshape(-1), weight.reshape(-1),
-                piece_dy, piece_dy_xhat, dbias.reshape(-1), dweight.reshape(-1), c1.reshape(-1), c2.reshape(-1), dx.reshape(-1, s), threads,
+                piece_dy, piece_dy_xhat, dbias.reshape(-1), dweight.reshape(-1), c1.reshape(-1), c2.reshape(-1), dx.reshape(-1, s),
+                *self._buffers(dx, threads), threads,
             )  # fmt: skip
         else:
             self.gradient_sums(dy, x, mean, rstd, dbias, dweight)
@@ -155,7 +234,14 @@ class CompiledEngine:
         a, r, c, s = x.shape
         threads = workers(x.size)
         drivers, like = self._drivers[x.dtype, x.dtype], x.dtype.type(0)
-        if s > 1 or c == 1:
+        if short_runs(x):
+            columns = a, r, c * s, 1
+            column_dy, column_dy_xhat = np.empty((2, a, c * s))
+            statistics = (np.repeat(values, s, axis=1) for values in (mean, rstd))
+            self.gradient_sums(dy.reshape(columns), x.reshape(columns), *statistics, column_dy, column_dy_xhat)
+            column_dy.reshape(a, c, s).sum(axis=2, out=sum_dy)
+            column_dy_xhat.reshape(a, c, s).sum(axis=2, out=sum_dy_xhat)
+        elif s > 1 or c == 1:
             splits = slab_splits(r, s)
             piece_dy, piece_dy_xhat = np.empty((2, a * c * splits[0] * splits[1]))
             drivers.slab_gradient_sums(
@@ -178,12 +264,17 @@ class CompiledEngine:
         drivers, like = self._drivers[x.dtype, x.dtype], x.dtype.type(0)
         if s > 1 or c == 1:
             factors = (values.reshape(-1) for values in (mean, rstd, weight, c1, c2))
-            drivers.slab_gradient(like, dy.reshape(-1, s), x.reshape(-1, s), r, c, *slab_splits(r, s), *factors, dx.reshape(-1, s), threads)
+            drivers.slab_gradient(
+                like, dy.reshape(-1, s), x.reshape(-1, s), r, c, run_splits(s), *factors, np.empty((5, a * c), x.dtype), dx.reshape(-1, s),
+                *self._buffers(dx, threads), threads,
+            )  # fmt: skip
         else:
-            work = np.empty((5, a, c), x.dtype)
+            beside = rows_beside(c)
+            work = np.empty((5, a, beside * c), x.dtype)
             drivers.column_gradient(
-                like, dy.reshape(-1, c), x.reshape(-1, c), r, mean, rstd, weight, c1, c2, work, dx.reshape(-1, c), threads
-            )
+                like, dy.reshape(-1, c), x.reshape(-1, c), r, mean, rstd, weight, c1, c2, beside, work, dx.reshape(-1, c),
+                *self._buffers(dx, threads), threads,
+            )  # fmt: skip
 
     def absolute_deviations(self, x, mean, total, most):
         """Sum and maximum of |x - mean| for each row of (rows, n)."""

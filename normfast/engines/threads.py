@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 # Elements below which a call stays serial; 131,072 of float32 take layer norm about 50 us on one core. A second core is not always to be
 # had: BLAS's threads spin on it after a matmul (dropout of 128 x 256 between the matmuls of a network: 56 us serial, 236 us on two).
-SERIAL = 131072
+SERIAL = 65536
 SPINS = "2000"  # 20 us
 
 _threads = ContextVar("normfast_threads", default=None)

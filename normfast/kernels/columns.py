@@ -4,7 +4,6 @@ Tiles of rows are added up side by side in x's type (or wider) and folded into t
 of `moments.py`: TILE terms are the longest chain. `left..right` are the columns one worker takes.
 """
 
-from normfast.kernels.activations import *
 from normfast.kernels.factors import *
 from normfast.kernels.moments import *
 from normfast.kernels.normalize import *
@@ -150,17 +149,21 @@ def add_deviations_of_4(x0, x1, x2, x3, n, shift, d, dd):
         dd[j] += (t0 * t0 + t1 * t1) + (t2 * t2 + t3 * t3)
 
 
-def affine_rows(x, r, c, lo, hi, scaled, scale, high, a, a_low, b, code, y):
-    """Normalize the rows lo..hi and apply the function of the code; the factors of row i stand in row i // r."""
-    for i in range(lo, hi):
+def affine_rows(x, r, c, lo, hi, beside, scaled, scale, high, a, a_low, b, code, y, streamed, buffer):
+    """Normalize the rows lo..hi and apply the function of the code.
+
+    The factors of row i stand in row i // r, `beside` times side by side: so many rows are taken at once, as one.
+    """
+    i = lo
+    while i < hi:
         q = i // r
-        if scaled:
-            multiply_columns(row(x, i, c), c, row(scale, q, c), row(y, i, c))
-            affine_columns(row(y, i, c), c, row(high, q, c), row(a, q, c), row(a_low, q, c), row(b, q, c), row(y, i, c))
-        else:
-            affine_columns(row(x, i, c), c, row(high, q, c), row(a, q, c), row(a_low, q, c), row(b, q, c), row(y, i, c))
-        if code != IDENTITY:
-            activate(row(y, i, c), c, code, row(y, i, c))
+        rows = min(min(i + beside, hi), (q + 1) * r) - i
+        wide = beside * c
+        columns_sweep(
+            row(x, i, c), rows * c, scaled, row(scale, q, wide), row(high, q, wide), row(a, q, wide), row(a_low, q, wide), row(b, q, wide),
+            code, chunk(row(y, i, c), 0, rows * c), streamed, buffer,
+        )  # fmt: skip
+        i += rows
 
 
 def column_gradient_piece(dy, x, i, r, c, splits, width, scaled, scale, high, work, piece_dy, piece_dy_d):
@@ -221,13 +224,21 @@ def add_gradients_of_2(dy0, dy1, x0, x1, n, high, d, dd):
         dd[j] += dy0[j] * (x0[j] - high[j]) + dy1[j] * (x1[j] - high[j])
 
 
-def gradient_rows(dy, x, r, c, lo, hi, scaled, scale, high, a, p, q, dx):
-    """dx of the rows lo..hi; the factors of row i stand in row i // r."""
-    for i in range(lo, hi):
+def gradient_rows(dy, x, r, c, lo, hi, beside, scaled, scale, high, a, p, q, dx, streamed, buffer):
+    """dx of the rows lo..hi; the factors as in `affine_rows`."""
+    i = lo
+    while i < hi:
         k = i // r
-        if scaled:
-            scaled_gradient_columns(
-                row(dy, i, c), row(x, i, c), c, row(scale, k, c), row(high, k, c), row(a, k, c), row(p, k, c), row(q, k, c), row(dx, i, c)
-            )
-        else:
-            gradient_columns(row(dy, i, c), row(x, i, c), c, row(high, k, c), row(a, k, c), row(p, k, c), row(q, k, c), row(dx, i, c))
+        rows = min(min(i + beside, hi), (k + 1) * r) - i
+        wide = beside * c
+        gradient_columns_sweep(
+            row(dy, i, c), row(x, i, c), rows * c, scaled, row(scale, k, wide), row(high, k, wide), row(a, k, wide), row(p, k, wide),
+            row(q, k, wide), chunk(row(dx, i, c), 0, rows * c), streamed, buffer,
+        )  # fmt: skip
+        i += rows
+
+
+def repeat(c, times, run):
+    """Copy the c values at the start of a run side by side, so that they stand there `times` times."""
+    for i in range(c, times * c):
+        run[i] = run[i - c]

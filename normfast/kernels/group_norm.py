@@ -7,7 +7,7 @@ from normfast.kernels.primitives import *
 from normfast.kernels.slabs import *
 
 
-def group_norm_rows(x, weight, bias, k, s, groups, eps, y, mean, rstd, var, lo, hi):
+def group_norm_rows(x, weight, bias, k, s, groups, eps, y, mean, rstd, var, lo, hi, streamed, buffer):
     """Forward, rows lo..hi; row i is of group i % groups."""
     for i in range(lo, hi):
         xi = row(x, i, k * s)
@@ -24,10 +24,14 @@ def group_norm_rows(x, weight, bias, k, s, groups, eps, y, mean, rstd, var, lo, 
             a = cast(factor * weight[q], like)
             a_low = cast(factor * weight[q] - a, like)
             b = cast(low * weight[q] + bias[q], like)
-            affine_run(chunk(xi, j * s, j * s + s), s, cast(scale, like), cast(high, like), a, a_low, b, chunk(yi, j * s, j * s + s))
+            left = j * s
+            affine_sweep(
+                chunk(xi, left, left + s), s, cast(scale, like), cast(high, like), a, a_low, b, IDENTITY,
+                chunk(yi, left, left + s), streamed, buffer,
+            )  # fmt: skip
 
 
-def group_norm_gradient_rows(dy, x, mean, rstd, weight, k, s, groups, sum_dy, sum_dy_xhat, dx, lo, hi):
+def group_norm_gradient_rows(dy, x, mean, rstd, weight, k, s, groups, sum_dy, sum_dy_xhat, dx, lo, hi, streamed, buffer):
     """Backward, rows lo..hi; sum_dy and sum_dy_xhat are the sums of dy and dy * xhat of each channel of each row."""
     for i in range(lo, hi):
         dyi = row(dy, i, k * s)
@@ -51,7 +55,7 @@ def group_norm_gradient_rows(dy, x, mean, rstd, weight, k, s, groups, sum_dy, su
         for j in range(k):
             a = cast(weight[i % groups * k + j] * rstd[i], like)
             left = j * s
-            gradient_run(
+            gradient_sweep(
                 chunk(dyi, left, left + s), chunk(xi, left, left + s), s, cast(scale, like), cast(high, like), a, p, q,
-                chunk(row(dx, i, k * s), left, left + s),
+                chunk(row(dx, i, k * s), left, left + s), streamed, buffer,
             )  # fmt: skip

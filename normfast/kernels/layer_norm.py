@@ -4,43 +4,40 @@ from normfast.kernels.factors import *
 from normfast.kernels.moments import *
 from normfast.kernels.normalize import *
 from normfast.kernels.primitives import *
+from normfast.kernels.rows import *
 from normfast.kernels.sums import *
 
 TILE = 64  # rows whose dy and dy * xhat are added in x's type before float64 takes over
+TOGETHER = 4096  # values of short rows measured together, while they are in the first cache
 
 
 def layer_norm_rows(x, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi, streamed, buffer):
-    """Forward, rows lo..hi; if `streamed`, y goes past the caches, through a buffer of BLOCK values."""
-    for i in range(lo, hi):
-        xi = row(x, i, n)
-        like = xi[0]
-        m = 0.0
-        if centred:
-            m, m2, scale = row_moments(xi, n, like)
-        else:
-            m2, scale = row_squares(xi, n, like)
-        v, r = inverse_deviation(m2, n, scale, eps)
-        mean[i] = m / scale
-        rstd[i] = r
-        var[i] = v
-        scale, high, r, low = centre(m / scale, r, like)
-        rounded = cast(r, like)
-        following = row(x, min(i + 1, hi - 1), n)
-        left = 0
-        while left < n:
-            right = min(left + BLOCK, n)
-            prefetch(chunk(following, left, right), right - left)
-            target = buffer if streamed else chunk(row(y, i, n), left, right)
-            weighted_run(
-                chunk(xi, left, right), right - left, cast(scale, like), cast(high, like), rounded, cast(r - rounded, like),
-                cast(low, like), chunk(weight, left, right), chunk(bias, left, right), target,
+    """Forward, rows lo..hi; if `streamed`, y goes past the caches through the buffer."""
+    step = max(TOGETHER // n // 4 * 4, 1)
+    group = PART // n if streamed and n <= SHORT else 0  # short rows go past the caches together, since they end within a cache line
+    i = lo
+    while i < hi:
+        stop = min(i + step, hi)
+        row_statistics(x, n, centred, i, stop, row(x, 0, n)[0], mean, var, rstd)
+        finish_statistics(
+            stop - i, n, eps, chunk(mean, i, stop), chunk(var, i, stop), chunk(rstd, i, stop), chunk(rstd, i, stop), chunk(var, i, stop)
+        )
+        for k in range(i, stop):
+            xk = row(x, k, n)
+            scale, high, r, low = centre(mean[k], rstd[k], xk[0])
+            rounded = cast(r, xk[0])
+            prefetch(row(x, min(k + step, hi - 1), n), n)
+            beside = (k - i) % group if group > 1 else 0  # the rows before it in the buffer
+            weighted_sweep(
+                xk, n, cast(scale, xk[0]), cast(high, xk[0]), rounded, cast(r - rounded, xk[0]), cast(low, xk[0]), weight, bias,
+                chunk(buffer, beside * n, PART) if group > 1 else row(y, k, n), streamed and group <= 1, buffer,
             )  # fmt: skip
-            if streamed:
-                stream(buffer, right - left, chunk(row(y, i, n), left, right))
-            left = right
+            if group > 1 and (beside + 1 == group or k + 1 == stop):
+                stream(buffer, (beside + 1) * n, row(y, k - beside, n))
+        i = stop
 
 
-def layer_norm_gradient_rows(dy, x, mean, rstd, weight, n, centred, dx, lo, hi, tile_dweight, tile_dbias, dweight, dbias):
+def layer_norm_gradient_rows(dy, x, mean, rstd, weight, n, centred, dx, lo, hi, tile_dweight, tile_dbias, dweight, dbias, streamed, buffer):
     """Backward, rows lo..hi; their shares of dweight and dbias are added to the float64 `dweight` and `dbias`."""
     for i in range(lo, hi):
         dyi = row(dy, i, n)
@@ -66,7 +63,7 @@ def layer_norm_gradient_rows(dy, x, mean, rstd, weight, n, centred, dx, lo, hi, 
         a = cast(rstd[i], like)
         p = cast(-rstd[i] * c2 * r, like)
         q = cast(-rstd[i] * (c1 + c2 * low), like)
-        weighted_gradient_run(dyi, xi, weight, n, cast(scale, like), cast(high, like), a, p, q, row(dx, i, n))
+        weighted_gradient_sweep(dyi, xi, weight, n, cast(scale, like), cast(high, like), a, p, q, row(dx, i, n), streamed, buffer)
         if (i + 1 - lo) % TILE == 0 or i + 1 == hi:
             drain(tile_dweight, n, dweight)
             drain(tile_dbias, n, dbias)

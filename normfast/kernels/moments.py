@@ -36,7 +36,7 @@ def extend(x, n, scale, count, mean, rest, m2, like):
         m = min(n - lo, BLOCK)
         shift = cast(mean, like)
         # two halves: chains of 16 float32 terms (AVX2) in place of 32 halve the largest error of y, 8e-7 -> 4e-7 over 8 million values
-        half = m // 256 * 128  # whole vectors for each accumulator: LLVM adds what is left one by one
+        half = 0  # whole vectors for each accumulator: LLVM adds what is left one by one
         d, dd = shifted_sums(chunk(x, lo, lo + half), half, cast(scale, like), shift)
         d1, dd1 = shifted_sums(chunk(x, lo + half, lo + m), m - half, cast(scale, like), shift)
         d += d1
@@ -74,6 +74,17 @@ def unmerge(count, mean, m2, count_b, mean_b, m2_b):
     mean_a = mean + (mean - mean_b) * (count_b / count_a)
     d = mean_a - mean_b
     return count_a, mean_a, m2 - m2_b - d * d * (count_a * (count_b / count))
+
+
+def merge_equals(n, count, mean, m2, scale):
+    """Mean and m2 of n disjoint sets of `count` values each together, from their own times scale, which are changed."""
+    for j in range(n):
+        mean[j] = mean[j] / scale[j]
+        m2[j] = m2[j] / scale[j] / scale[j]
+    shift = 1.0 * mean[0]
+    d, dd = shifted_sums(mean, n, 1.0, shift)
+    total, _ = shifted_sums(m2, n, 1.0, 0.0)
+    return shift + d / n, total + count * (max(dd - d * d / n, 0.0) if dd == dd else dd)
 
 
 def unit_scale(a, like):
@@ -148,10 +159,10 @@ def inverse_deviation(m2, count, scale, eps):
 
 
 def finish_statistics(n, count, eps, mean, m2, scale, rstd, var):
-    """Turn n scaled moments into mean, variance and 1 / sqrt(variance + eps)."""
+    """Turn n scaled moments into mean, variance and 1 / sqrt(variance + eps); var may be m2, and rstd the scale."""
     for j in range(n):
-        var[j], rstd[j] = inverse_deviation(m2[j], count, scale[j], eps)
         mean[j] = mean[j] / scale[j]
+        var[j], rstd[j] = inverse_deviation(m2[j], count, scale[j], eps)
 
 
 # The same for columns side by side; the loops stand in one file with what they call, so that the compiler can vectorize them

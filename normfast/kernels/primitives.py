@@ -40,6 +40,11 @@ def stream(source, n, target):
     target[:n] = source[:n]
 
 
+def lead(run, n):
+    """How many of n values stand before the run's first whole cache line; no result depends on it."""
+    return 0
+
+
 def prefetch(run, n):
     """Ask for n values that will be read soon; no result depends on it."""
 

@@ -5,7 +5,6 @@ taken in pieces, splits_r by splits_s of them, a number that depends on the shap
 bits do not depend on who computes which piece.
 """
 
-from normfast.kernels.activations import *
 from normfast.kernels.factors import *
 from normfast.kernels.moments import *
 from normfast.kernels.normalize import *
@@ -66,27 +65,18 @@ def slab_moments(x, q, r, c, s, splits_r, splits_s, piece_mean, piece_m2, like):
     return mean, m2, scale
 
 
-def affine_piece(x, mean, rstd, weight, bias, q, p, r, c, s, splits_r, splits_s, code, y):
-    """y = f((x - mean) * rstd * weight + bias) on piece p of channel q; the code is that of f."""
-    k = p // splits_s
-    lo = s * (p % splits_s) // splits_s
-    hi = s * (p % splits_s + 1) // splits_s
+def affine_channel(x, mean, rstd, weight, bias, q, r, c, s, code, y, streamed, buffer):
+    """y = f((x - mean) * rstd * weight + bias) on the runs of channel q; the code is that of f."""
     like = row(x, 0, s)[0]
     scale, high, factor, low = centre(mean[q], rstd[q], like)
     factor *= weight[q]
     a = cast(factor, like)
-    b = low * weight[q] + bias[q]
-    for i in range(r * k // splits_r, r * (k + 1) // splits_r):
+    for i in range(r):
         run = run_index(q, i, r, c)
-        left = lo
-        while left < hi:
-            n = min(hi - left, BLOCK)
-            xi = chunk(row(x, run, s), left, left + n)
-            yi = chunk(row(y, run, s), left, left + n)
-            affine_run(xi, n, cast(scale, like), cast(high, like), a, cast(factor - a, like), cast(b, like), yi)
-            if code != IDENTITY:
-                activate(yi, n, code, yi)
-            left += n
+        affine_sweep(
+            row(x, run, s), s, cast(scale, like), cast(high, like), a, cast(factor - a, like), cast(low * weight[q] + bias[q], like), code,
+            row(y, run, s), streamed, buffer,
+        )  # fmt: skip
 
 
 def piece_gradient_sums(dy, x, mean, rstd, q, p, r, c, s, splits_r, splits_s):
@@ -118,21 +108,16 @@ def run_gradient_sums(dy, x, n, scale, high, factor, low):
     return total, total_xhat
 
 
-def gradient_piece(dy, x, mean, rstd, weight, c1, c2, q, p, r, c, s, splits_r, splits_s, dx):
-    """dx = rstd * (dy * weight - c1 - xhat * c2) on piece p of channel q."""
-    k = p // splits_s
-    lo = s * (p % splits_s) // splits_s
-    hi = s * (p % splits_s + 1) // splits_s
+def gradient_channel(dy, x, mean, rstd, weight, c1, c2, q, r, c, s, dx, streamed, buffer):
+    """dx = rstd * (dy * weight - c1 - xhat * c2) on the runs of channel q."""
     like = row(x, 0, s)[0]
     scale, high, factor, low = centre(mean[q], rstd[q], like)
-    a = weight[q] * rstd[q]
-    p_d = cast(-rstd[q] * c2[q] * factor, like)
-    p_1 = cast(-rstd[q] * (c1[q] + c2[q] * low), like)
-    for i in range(r * k // splits_r, r * (k + 1) // splits_r):
+    for i in range(r):
         run = run_index(q, i, r, c)
-        dyi = chunk(row(dy, run, s), lo, hi)
-        xi = chunk(row(x, run, s), lo, hi)
-        gradient_run(dyi, xi, hi - lo, cast(scale, like), cast(high, like), cast(a, like), p_d, p_1, chunk(row(dx, run, s), lo, hi))
+        gradient_sweep(
+            row(dy, run, s), row(x, run, s), s, cast(scale, like), cast(high, like), cast(weight[q] * rstd[q], like),
+            cast(-rstd[q] * c2[q] * factor, like), cast(-rstd[q] * (c1[q] + c2[q] * low), like), row(dx, run, s), streamed, buffer,
+        )  # fmt: skip
 
 
 def add_pieces(piece_dy, piece_dy_xhat, q, pieces, sum_dy, sum_dy_xhat):

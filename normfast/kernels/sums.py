@@ -13,25 +13,19 @@ def shifted_sums(x, n, scale, shift):
     x1 = chunk(x, quarter, n)
     x2 = chunk(x, 2 * quarter, n)
     x3 = chunk(x, 3 * quarter, n)
-    s0 = s1 = s2 = s3 = q0 = q1 = q2 = q3 = cast(0.0, shift)
+    s = q = cast(0.0, shift)
     for j in range(quarter):
         d0 = x[j] * scale - shift
         d1 = x1[j] * scale - shift
         d2 = x2[j] * scale - shift
         d3 = x3[j] * scale - shift
-        s0 += d0
-        s1 += d1
-        s2 += d2
-        s3 += d3
-        q0 += d0 * d0
-        q1 += d1 * d1
-        q2 += d2 * d2
-        q3 += d3 * d3
+        s += (d0 + d1) + (d2 + d3)
+        q += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
     for j in range(4 * quarter, n):
         d0 = x[j] * scale - shift
-        s0 += d0
-        q0 += d0 * d0
-    return (1.0 * s0 + s1) + (1.0 * s2 + s3), (1.0 * q0 + q1) + (1.0 * q2 + q3)  # in float64
+        s += d0
+        q += d0 * d0
+    return 1.0 * s, 1.0 * q
 
 
 def gradient_sums(dy, x, n, scale, high):
@@ -39,16 +33,14 @@ def gradient_sums(dy, x, n, scale, high):
     half = n // 2
     dy1 = chunk(dy, half, n)
     x1 = chunk(x, half, n)
-    s0 = s1 = q0 = q1 = cast(0.0, high)
+    s = q = cast(0.0, high)
     for j in range(half):
-        s0 += dy[j]
-        s1 += dy1[j]
-        q0 += dy[j] * (x[j] * scale - high)
-        q1 += dy1[j] * (x1[j] * scale - high)
+        s += dy[j] + dy1[j]
+        q += dy[j] * (x[j] * scale - high) + dy1[j] * (x1[j] * scale - high)
     for j in range(2 * half, n):
-        s0 += dy[j]
-        q0 += dy[j] * (x[j] * scale - high)
-    return 1.0 * s0 + s1, 1.0 * q0 + q1
+        s += dy[j]
+        q += dy[j] * (x[j] * scale - high)
+    return 1.0 * s, 1.0 * q
 
 
 def weighted_gradient_sums(dy, x, weight, n, scale, high, r, low, dweight, dbias):
@@ -64,3 +56,22 @@ def weighted_gradient_sums(dy, x, weight, n, scale, high, r, low, dweight, dbias
         dweight[j] += t
         dbias[j] += dy[j]
     return s0, q0
+
+
+def sums_of_4(x0, x1, x2, x3, n, scale, k0, k1, k2, k3):
+    """`shifted_sums` of four runs side by side, each with a shift of its own: d and d * d of the first, of the second, ..."""
+    s0 = s1 = s2 = s3 = q0 = q1 = q2 = q3 = cast(0.0, scale)
+    for j in range(n):
+        d0 = x0[j] * scale - k0
+        d1 = x1[j] * scale - k1
+        d2 = x2[j] * scale - k2
+        d3 = x3[j] * scale - k3
+        s0 += d0
+        s1 += d1
+        s2 += d2
+        s3 += d3
+        q0 += d0 * d0
+        q1 += d1 * d1
+        q2 += d2 * d2
+        q3 += d3 * d3
+    return 1.0 * s0, 1.0 * q0, 1.0 * s1, 1.0 * q1, 1.0 * s2, 1.0 * q2, 1.0 * s3, 1.0 * q3

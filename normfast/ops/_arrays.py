@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from normfast.engines.compiled import constant
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 DOUBLE = FLOATS[1]
 HALVES = ("float16", "bfloat16")  # by name: the dtype bfloat16 belongs to the package ml_dtypes, which need not be installed
@@ -21,57 +23,41 @@ class Layout(NamedTuple):
 
     shape: tuple  # of the array
     order: tuple  # the axes of the array in the order of the block
-    inverse: tuple | None  # back; None where the order is that of the array
+    natural: bool  # whether that is their own order
     block: tuple  # (a, r, c, s)
     kept: tuple  # axes of the array, in their own order
     reduced: tuple
+    kept_shape: tuple  # of the array along the axes kept: that of a statistic
+    reduced_shape: tuple
 
-    def view(self, x):
-        """The array as a block without a copy, or None where its strides or alignment forbid it."""
-        if self.inverse is not None:
+    def view(self, x, shape=None):
+        """The array as a block, or in another shape, without a copy; None where its strides or alignment forbid it."""
+        if not self.natural:
             x = x.transpose(self.order)
-        return x.reshape(self.block) if x.flags.c_contiguous and x.flags.aligned else None
-
-    def load(self, x):
-        """The array as a C-contiguous block, copied only where it must be."""
-        block = self.view(x)
-        return x.transpose(self.order).copy(order="C").reshape(self.block) if block is None else block
-
-    def unload(self, block):
-        """The block as an array of the layout's shape (a view)."""
-        if self.inverse is None:
-            return block.reshape(self.shape)
-        return block.reshape([self.shape[axis] for axis in self.order]).transpose(self.inverse)
-
-    def target(self, out, dtype):
-        """A block to write: that of `out` where it is one, else a new one."""
-        block = None if out is None else self.view(out)
-        return np.empty(self.block, dtype) if block is None else block
-
-    def deliver(self, block, out):
-        """The result as an array: `out` itself, filled if it was not written directly."""
-        if out is None:
-            return self.unload(block)
-        if self.view(out) is None:
-            out[...] = self.unload(block)
-        return out
+        return x.reshape(shape or self.block) if x.flags.c_contiguous and x.flags.aligned else None
 
     def pack(self, values, axes):
         """An array over some axes (in their own order) as a run in the order of the block."""
-        if self.inverse is not None and len(axes) > 1:
+        if not self.natural and len(axes) > 1:
             values = values.transpose([axes.index(axis) for axis in self.order if axis in axes])
-        return values.reshape(-1) if values.flags.c_contiguous else np.ascontiguousarray(values).reshape(-1)
+        return values.ravel()
 
     def unpack(self, run, axes):
         """Inverse of `pack`, a view."""
-        if self.inverse is None or len(axes) == 1:
+        if self.natural or len(axes) == 1:
             return run.reshape(self.along(axes))
         order = [axis for axis in self.order if axis in axes]
-        return run.reshape([self.shape[axis] for axis in order]).transpose([order.index(axis) for axis in axes])
+        return run.reshape(self.along(order)).transpose([order.index(axis) for axis in axes])
 
     def along(self, axes):
-        """The shape of the array along some axes: that of a parameter or a statistic."""
-        return tuple([self.shape[axis] for axis in axes])
+        """The shape of the array along some axes."""
+        if axes == self.kept:
+            return self.kept_shape
+        return self.reduced_shape if axes == self.reduced else _along(self.shape, axes)
+
+
+def _along(shape, axes):
+    return tuple([shape[axis] for axis in axes])
 
 
 @lru_cache(maxsize=1024)
@@ -87,8 +73,7 @@ def _layout(shape, strides, itemsize, axes, kept, rows):
     if block is None or (rows and block[:2] != (1, 1)):
         order = kept + reduced
         block = grouped(shape, order, reduced)
-    inverse = None if order == natural else tuple(order.index(axis) for axis in natural)
-    return Layout(shape, order, inverse, block, kept, reduced)
+    return Layout(shape, order, order == natural, block, kept, reduced, _along(shape, kept), _along(shape, reduced))
 
 
 def _dense(shape, strides, itemsize, order):
@@ -142,6 +127,8 @@ def computing(dtype):
 
 def plain(x, name):
     """The argument as an ndarray; masked arrays and what is no array of numbers raise."""
+    if type(x) is np.ndarray and x.dtype in FLOATS:
+        return x
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost: fill it, or select its valid values")
     array = np.from_dlpack(x) if hasattr(x, "__dlpack__") and not hasattr(x, "__array__") else np.asarray(x)
@@ -150,7 +137,7 @@ def plain(x, name):
     return array
 
 
-def same_shape(array, x, name, dtype=None):
+def same_shape(array, x, name):
     """dy, or whatever else must have x's shape, in x's dtype."""
     array = floating(array, name)
     if array.shape != x.shape:
@@ -158,31 +145,34 @@ def same_shape(array, x, name, dtype=None):
     return array if array.dtype == x.dtype else array.astype(x.dtype)
 
 
-@lru_cache(maxsize=64)
-def _constant(size, dtype, value):
-    return np.full(size, value, dtype)  # nobody writes it; a read-only array would be another type to Numba
-
-
-def parameter(values, layout, axes, dtype, name, default=None):
-    """A weight, bias or statistic over the axes, as a run in the order of the block; None stands for the default."""
+def parameter(values, layout, axes, dtype, name, default=None, out=None):
+    """A weight, bias or statistic over the axes as a run in the order of the block, apart from `out`; None stands for the default."""
     shape = layout.along(axes)
     if values is None and default is not None:
-        return _constant(math.prod(shape), dtype, default)
+        return constant(math.prod(shape), dtype, default)
     if values is None:
         raise TypeError(f"{name} is needed, got None")
     array = floating(values, name)
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}: an x of shape {layout.shape} needs {shape}, its shape along the axes {axes}")
-    return layout.pack(array if array.dtype == dtype else array.astype(dtype), axes)
+    run = layout.pack(array if array.dtype == dtype else array.astype(dtype), axes)
+    return run if out is None else apart(run, out)
 
 
 def statistics(stats, layout, fields=("mean", "rstd")):
     """Statistics of a forward call as float64 runs in the order of the block."""
-    try:
-        values = [getattr(stats, field) for field in fields]
-    except AttributeError:
-        raise TypeError(f"stats must be what the forward call returned, with fields mean and rstd, got {type(stats).__name__}") from None
-    return [parameter(value, layout, layout.kept, DOUBLE, f"stats.{field}") for value, field in zip(values, fields, strict=True)]
+    for field in fields:
+        if not hasattr(stats, field):
+            raise TypeError(f"stats must be what the forward call returned, with fields mean and rstd, got {type(stats).__name__}")
+    return [parameter(getattr(stats, field), layout, layout.kept, DOUBLE, f"stats.{field}") for field in fields]
+
+
+def unset_statistics(x, *shape):
+    """Arrays for mean, rstd and var; NaN where x has no values."""
+    values = np.empty((3, *shape))
+    if x.size == 0:
+        values.fill(np.nan)
+    return values[0], values[1], values[2]  # 0.5 us less than to iterate over them
 
 
 def gradient_dtype(x, weight):
@@ -190,9 +180,15 @@ def gradient_dtype(x, weight):
     return x.dtype if weight is None or x.dtype in FLOATS else np.asarray(weight).dtype
 
 
-def direct(layout, *arrays):
-    """Whether a compiled kernel takes the arrays as they lie: float32 or float64, one block each."""
-    return all(array is None or (array.dtype in FLOATS and layout.view(array) is not None) for array in arrays)
+def direct(layout, *arrays, shape=None):
+    """The arrays as blocks, or in another shape, where a compiled kernel takes all of them as they lie, float32 or float64; else None."""
+    blocks = []
+    for array in arrays:
+        block = layout.view(array, shape) if array.dtype in FLOATS else None
+        if block is None:
+            return None
+        blocks.append(block)
+    return blocks
 
 
 def checked_where(where, x):
@@ -232,7 +228,7 @@ def apart(array, out):
     if out is None or array is None or out is array or not np.may_share_memory(array, out):
         return array
     same = array.shape == out.shape and array.strides == out.strides
-    return array if same and array.__array_interface__["data"] == out.__array_interface__["data"] else array.copy()
+    return array if same and array.__array_interface__["data"] == out.__array_interface__["data"] else array.copy(order="K")
 
 
 def checked_eps(eps):

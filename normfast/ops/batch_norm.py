@@ -18,6 +18,7 @@ from normfast.ops._arrays import (
     plain,
     same_shape,
     statistics,
+    unset_statistics,
 )
 from normfast.ops._norm import Course, gradients, normalize
 from normfast.ops._rows import without_dependence
@@ -66,37 +67,36 @@ def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, activa
     array([[-1., -1.],
            [ 1.,  1.]])
     """
+    activation = checked_activation(activation)
+    if not isinstance(activation, tuple):
+        y = engines.current().batch_norm_at_once(x, mean, var, weight, bias, axis, eps, activation, out)
+        if y is not None:
+            return y
     x = floating(x)
     layout = layout_of(x, axis, kept=True)
     checked_out(out, x)
-    activation = checked_activation(activation)
-    mean, var, weight, bias = _channels(layout, out, mean=mean, var=var, weight=weight, bias=bias)
+    mean, var = _channels(mean, layout, "mean", None, out), _channels(var, layout, "var", None, out)
+    weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
     if (var < 0).any():
         raise ValueError(f"var must be 0 or more, got {var.min()}")
     total = var + checked_eps(eps)
     constant = total == 0
     rstd = 1.0 / np.sqrt(np.where(constant, np.inf, total) if constant.any() else total)
-    if direct(layout, x, out):
-        block = layout.target(out, x.dtype)
-        if x.size:
-            engines.current().batch_norm(layout.load(apart(x, out)), mean, rstd, weight, bias, code_of(activation), block)
-            run_own(activation, block.reshape(-1))
-        return layout.deliver(block, out)
     x = apart(x, out)
-    y = np.empty_like(x, subok=False) if out is None else out
-    weight, bias = (layout.unpack(run.reshape(-1), layout.kept) for run in (weight, bias))
-    Course(x, layout, layout.kept, weight, bias, activation=activation).apply((mean, rstd, var), y)
+    y = np.empty_like(x) if out is None else out
+    blocks = direct(layout, x, y)
+    if blocks is None:
+        weight, bias = (layout.unpack(values, layout.kept) for values in (weight, bias))
+        Course(x, layout, layout.kept, weight, bias, activation=activation).apply((mean, rstd, var), y)
+    elif x.size:
+        engines.current().batch_norm(blocks[0], mean, rstd, weight, bias, code_of(activation), blocks[1])
+        run_own(activation, blocks[1].reshape(-1))
     return y
 
 
-def _channels(layout, out=None, **parameters):
-    """Parameters or statistics of the channels as float64 of shape (a, c), apart from `out`."""
-    defaults = {"weight": 1, "bias": 0}
-    shape, result = (layout.block[0], layout.block[2]), []
-    for name, values in parameters.items():
-        run = parameter(values, layout, layout.kept, DOUBLE, name, defaults.get(name))
-        result.append((run if out is None else apart(run, out)).reshape(shape))
-    return result
+def _channels(values, layout, name, default=None, out=None):
+    """A parameter or statistic of the channels as float64 of shape (a, c), apart from `out`."""
+    return parameter(values, layout, layout.kept, DOUBLE, name, default, out).reshape(layout.block[::2])
 
 
 def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, activation=None, ord=2, where=None, out=None):
@@ -137,18 +137,20 @@ def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, activatio
     layout = layout_of(x, axis, kept=True, rows=checked_ord(ord) != 2)
     checked_out(out, x)
     eps, activation, where = checked_eps(eps), checked_activation(activation), checked_where(where, x)
-    weight, bias = _channels(layout, out, weight=weight, bias=bias)
-    if ord != 2 or where is not None or not direct(layout, x, out):
-        weight, bias = (layout.unpack(run.reshape(-1), layout.kept) for run in (weight, bias))
-        return normalize(x, layout, layout.kept, weight, bias, eps, out, where, ord=ord, activation=activation)
+    weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
+    x = apart(x, out)
+    y = np.empty_like(x) if out is None else out
+    blocks = direct(layout, x, y)
+    if ord != 2 or where is not None or blocks is None:
+        weight, bias = (layout.unpack(values, layout.kept) for values in (weight, bias))
+        return normalize(x, layout, layout.kept, weight, bias, eps, y, where, ord=ord, activation=activation)
     a, r, c, s = layout.block
-    mean, rstd, var = np.full((3, a, c), np.nan) if x.size == 0 else np.empty((3, a, c))
-    block = layout.target(out, x.dtype)
+    mean, rstd, var = unset_statistics(x, a, c)
     if x.size:
-        engines.current().batch_norm_forward(layout.load(apart(x, out)), weight, bias, eps, code_of(activation), block, mean, rstd, var)
-        run_own(activation, block.reshape(-1))
-    stats = NormStats(*(layout.unpack(values, layout.kept) for values in (mean, rstd, var)), r * s)
-    return layout.deliver(block, out), stats
+        engines.current().batch_norm_forward(blocks[0], weight, bias, eps, code_of(activation), blocks[1], mean, rstd, var)
+        run_own(activation, blocks[1].reshape(-1))
+    kept = layout.kept
+    return y, NormStats(layout.unpack(mean, kept), layout.unpack(rstd, kept), layout.unpack(var, kept), r * s)
 
 
 def checked_ord(ord):
@@ -196,22 +198,22 @@ def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activat
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, kept=True, rows=checked_ord(ord) != 2)
     dtype, activation, where = gradient_dtype(x, weight), checked_activation(activation), checked_where(where, x)
-    weight, bias = _channels(layout, weight=weight, bias=bias)
-    if ord != 2 or where is not None or not direct(layout, dy, x):
-        weight, bias = (layout.unpack(run.reshape(-1), layout.kept) for run in (weight, bias))
+    weight, bias = _channels(weight, layout, "weight", 1), _channels(bias, layout, "bias", 0)
+    blocks = direct(layout, dy, x)
+    if ord != 2 or where is not None or blocks is None:
+        weight, bias = (layout.unpack(values, layout.kept) for values in (weight, bias))
         return gradients(dy, x, stats, layout, layout.kept, weight, dtype, bias, ord=ord, activation=activation, where=where)
     mean, rstd = (run.reshape(weight.shape) for run in statistics(stats, layout))
-    dx = np.empty(layout.block, x.dtype)
-    dweight = dbias = np.zeros(weight.shape)
+    dx, dweight, dbias = np.empty_like(x), np.zeros(weight.shape), np.zeros(weight.shape)
     if x.size:
-        dy, x = layout.load(dy), layout.load(x)
+        (dy, x), target = blocks, layout.view(dx)
         if activation != IDENTITY:  # its argument, then its gradient stand where dx will be
-            engines.current().batch_norm(x, mean, rstd, weight, bias, IDENTITY, dx)
-            run_activation_backward(dy.reshape(-1), dx.reshape(-1), activation, dx.reshape(-1))
-            dy = dx
-        dweight, dbias = engines.current().batch_norm_backward(dy, x, mean, rstd, weight, dx)
-    parameters = (layout.unpack(values.astype(dtype), layout.kept) for values in (dweight, dbias))
-    return NormGradients(layout.unload(without_dependence(dx, layout.block[1] * layout.block[3], True)), *parameters)
+            engines.current().batch_norm(x, mean, rstd, weight, bias, IDENTITY, target)
+            run_activation_backward(dy.reshape(-1), target.reshape(-1), activation, target.reshape(-1))
+            dy = target
+        dweight, dbias = engines.current().batch_norm_backward(dy, x, mean, rstd, weight, target)
+    dx = without_dependence(dx, layout.block[1] * layout.block[3], True)
+    return NormGradients(dx, layout.unpack(dweight.astype(dtype), layout.kept), layout.unpack(dbias.astype(dtype), layout.kept))
 
 
 def update_running(running_mean, running_var, stats, *, momentum=0.1, ddof=1, num_batches=None):

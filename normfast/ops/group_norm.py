@@ -1,22 +1,27 @@
 """Group normalization (Wu, He 2018) and, as groups of one channel, instance normalization (Ulyanov et al. 2016)."""
 
 import math
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from normfast import engines
 from normfast.ops._arrays import (
-    FLOATS,
+    DOUBLE,
     apart,
     checked_eps,
     checked_out,
     checked_where,
+    direct,
     floating,
     gradient_dtype,
     grouped,
     layout_of,
+    parameter,
     same_shape,
     statistics,
+    unset_statistics,
 )
 from normfast.ops._norm import gradients, normalize
 from normfast.ops._rows import without_dependence
@@ -83,21 +88,22 @@ def group_norm_forward(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-
     (array([[ 2., 20.]]), 2)
     """
     x = floating(x)
-    axis, shape, weight, bias = _grouped(x, num_groups, axis, weight, bias)
+    layout, groups = _grouped(x, num_groups, axis)
     checked_out(out, x)
+    weight = parameter(weight, layout, layout.kept, DOUBLE, "weight", 1, out)
+    bias = parameter(bias, layout, layout.kept, DOUBLE, "bias", 0, out)
     eps, where = checked_eps(eps), checked_where(where, x)
-    if where is None and _rows(shape, axis, x, out):
-        x, weight, bias = apart(x, out), *_parameters(shape, apart(weight, out), apart(bias, out))
-        y = np.empty_like(x) if out is None else out
-        mean, rstd, var = np.empty((3, *shape[:2]))
-        rows, runs = (mean.size, -1), [values.reshape(-1) for values in (mean, rstd, var)]
-        engines.current().group_norm_forward(x.reshape(rows), weight, bias, math.prod(shape[3:]), eps, y.reshape(rows), *runs)
-        return y, NormStats(mean, rstd, var, math.prod(shape[2:]))
-    y, stats = normalize(
-        x.reshape(shape), *_course(x.reshape(shape), axis), weight, bias, eps,
-        None if out is None else out.reshape(shape), None if where is None else where.reshape(shape),
-    )  # fmt: skip
-    return y.reshape(x.shape) if out is None else out, stats
+    x = apart(x, out)
+    y, shape = np.empty_like(x) if out is None else out, groups.shape
+    if where is None and (rows := _rows(layout, groups, x, y)):
+        mean, rstd, var = unset_statistics(x, *shape[:2])
+        parameters = weight.reshape(shape[1:3]), bias.reshape(shape[1:3])
+        runs = mean.ravel(), rstd.ravel(), var.ravel()
+        engines.current().group_norm_forward(rows[0], *parameters, groups.run, eps, rows[1], *runs)
+        return y, NormStats(mean, rstd, var, groups.rows[1])
+    where = None if where is None else where.reshape(shape)
+    _, stats = normalize(x.reshape(shape), *_course(x.reshape(shape), groups.axis), weight, bias, eps, y.reshape(shape), where)
+    return y, stats
 
 
 def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=None):
@@ -130,22 +136,38 @@ def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=
     x = floating(x)
     dy = same_shape(dy, x, "dy")
     dtype = gradient_dtype(x, weight)
-    axis, shape, weight, _ = _grouped(x, num_groups, axis, weight, None)
-    where = checked_where(where, x)
-    if where is None and _rows(shape, axis, x, dy):
-        mean, rstd = statistics(stats, _course(x.reshape(shape), axis)[0])
-        dx, rows, s = np.empty_like(x), (mean.size, -1), math.prod(shape[3:])
-        weight, _ = _parameters(shape, weight)
-        sums = engines.current().group_norm_backward(dy.reshape(rows), x.reshape(rows), mean, rstd, weight, s, dx.reshape(rows))
-        dx = without_dependence(dx, math.prod(shape[2:]), True)
-        return NormGradients(dx, *(total.reshape(x.shape[:2]).sum(axis=0).astype(dtype) for total in sums))
+    layout, groups = _grouped(x, num_groups, axis)
+    weight = parameter(weight, layout, layout.kept, DOUBLE, "weight", 1)
+    where, shape = checked_where(where, x), groups.shape
+    if where is None and (rows := _rows(layout, groups, dy, x)):
+        dx = np.empty_like(x)
+        mean, rstd = statistics(stats, layout_of(x.reshape(shape), (0, 1), kept=True))
+        sums = engines.current().group_norm_backward(*rows, mean, rstd, weight.reshape(shape[1:3]), groups.run, dx.reshape(groups.rows))
+        dweight, dbias = (total.reshape(x.shape[:2]).sum(axis=0).astype(dtype) for total in sums)
+        return NormGradients(without_dependence(dx, groups.rows[1], True), dweight, dbias)
     options = {} if where is None else {"where": where.reshape(shape)}
-    dx, *parameters = gradients(dy.reshape(shape), x.reshape(shape), stats, *_course(x.reshape(shape), axis), weight, dtype, **options)
+    course = _course(x.reshape(shape), groups.axis)
+    dx, *parameters = gradients(dy.reshape(shape), x.reshape(shape), stats, *course, weight, dtype, **options)
     return NormGradients(dx.reshape(x.shape), *(values.reshape(-1) for values in parameters))
 
 
-def _grouped(x, num_groups, axis, weight, bias):
-    """The axis of the groups, the shape of x with channels as (groups, channels of a group), and the parameters in it."""
+class Groups(NamedTuple):
+    """The channels of x in groups: what follows from the shape of x."""
+
+    shape: tuple  # of x, with its channels as (groups, channels of a group)
+    axis: int  # of the groups in that shape
+    rows: tuple  # groups of all samples, values of each
+    run: int  # values of a channel, which lie together where the axis is 1
+
+
+@lru_cache(maxsize=1024)
+def _groups(shape, axis, groups):
+    shape = (*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
+    return Groups(shape, axis, (math.prod(shape[:2]), math.prod(shape[2:])), math.prod(shape[3:]))
+
+
+def _grouped(x, num_groups, axis):
+    """The layout of x that keeps the channels, and the channels in groups."""
     if isinstance(num_groups, bool) or not hasattr(num_groups, "__index__"):
         raise TypeError(f"num_groups must be an integer, got {type(num_groups).__name__}")
     layout = layout_of(x, axis, kept=True)  # checks the axis
@@ -157,30 +179,13 @@ def _grouped(x, num_groups, axis, weight, bias):
     channels, groups = x.shape[axis], num_groups.__index__()
     if groups < 1 or channels % groups:
         raise ValueError(f"num_groups must divide the {channels} channels, got {groups}")
-    shape = (*x.shape[:axis], groups, channels // groups, *x.shape[axis + 1 :])
-    checked = []
-    for values, name in ((weight, "weight"), (bias, "bias")):
-        if values is not None:
-            values = floating(values, name)
-            if values.shape != (channels,):
-                raise ValueError(f"{name} has shape {values.shape}: an x of shape {x.shape} with channels along {axis} needs ({channels},)")
-        checked.append(values)
-    return axis, shape, *checked
+    return layout, _groups(x.shape, axis, groups)
 
 
-def _rows(shape, axis, *arrays):
-    """Whether the groups are rows whose channels lie as runs, which a kernel takes in one call: not for short runs or few rows."""
-    plain = all(array is None or (array.dtype in FLOATS and array.flags.c_contiguous and array.flags.aligned) for array in arrays)
-    return plain and axis == 1 and math.prod(shape[3:]) >= 16 and math.prod(shape[:2]) >= 4 and math.prod(shape) > 0
-
-
-def _parameters(shape, weight, bias=None):
-    """Weight and bias as float64 of shape (groups, channels of a group)."""
-    result = np.ones((2, *shape[1:3]))
-    result[1] = 0.0 if bias is None else np.reshape(bias, shape[1:3])
-    if weight is not None:
-        result[0] = np.reshape(weight, shape[1:3])
-    return result
+def _rows(layout, groups, *arrays):
+    """The arrays as rows, one for each group, where a kernel takes them in one call: not for short runs or few rows; else None."""
+    fit = groups.axis == 1 and layout.natural and groups.run >= 16 and groups.rows[0] >= 4 and arrays[0].size
+    return direct(layout, *arrays, shape=groups.rows) if fit else None
 
 
 def _course(x, axis):
@@ -267,4 +272,4 @@ def instance_norm_backward(dy, x, stats, weight=None, *, axis=1):
 def _channels(x, axis):
     """How many channels there are; without any, one group holds them all."""
     layout = layout_of(x, axis, kept=True)
-    return max(1, layout.along(layout.kept)[0])
+    return max(1, layout.kept_shape[0])

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from normfast import engines
 from normfast.ops._arrays import (
     checked_eps,
     checked_out,
@@ -62,6 +63,8 @@ def rms_norm(x, weight=None, *, axis=-1, eps=1e-5, out=None):
     >>> nf.rms_norm(np.array([3.0, 4.0]), eps=0).round(4)
     array([0.8485, 1.1314])
     """
+    if (y := engines.current().layer_norm_at_once(x, weight, None, axis, eps, False, out, False)) is not None:
+        return y
     return rms_norm_forward(x, weight, axis=axis, eps=eps, out=out)[0]
 
 
@@ -81,6 +84,9 @@ def rms_norm_forward(x, weight=None, *, axis=-1, eps=1e-5, out=None):
     >>> stats.mean is None, stats.var, stats.count
     (True, array([12.5]), 2)
     """
+    if (simple := engines.current().layer_norm_at_once(x, weight, None, axis, eps, False, out, True)) is not None:
+        y, (_, rstd, var) = simple
+        return y, NormStats(None, rstd, var, y.shape[-1])
     x = floating(x)
     layout = layout_of(x, axis, rows=True)
     dtype = computing(x.dtype)
@@ -89,7 +95,7 @@ def rms_norm_forward(x, weight=None, *, axis=-1, eps=1e-5, out=None):
     eps = checked_eps(eps)
     checked_out(out, x)
     y, _, rstd, var = rows_forward(x, layout, weight, bias, eps, False, out)
-    return y, NormStats(None, *(layout.unpack(values, layout.kept) for values in (rstd, var)), layout.block[3])
+    return y, NormStats(None, layout.unpack(rstd, layout.kept), layout.unpack(var, layout.kept), layout.block[3])
 
 
 def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1):
@@ -126,5 +132,5 @@ def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1):
     dtype = gradient_dtype(x, weight)
     weight = parameter(weight, layout, layout.reduced, computing(x.dtype), "weight", 1)
     (rstd,) = statistics(stats, layout, ("rstd",))
-    dx, dweight, _ = rows_backward(dy, x, layout, np.zeros_like(rstd), rstd, weight, False)
+    dx, dweight, _ = rows_backward(dy, x, layout, np.zeros(rstd.size), rstd, weight, False)
     return RMSNormGradients(dx, layout.unpack(dweight.astype(dtype), layout.reduced))

@@ -11,7 +11,11 @@ from normfast.engines.compiled import CompiledEngine
 from normfast.engines.threads import short_spins
 
 DTYPES = {"float": np.float32, "double": np.float64}
-LEVELS = {"x86_64_v3": ("AVX2", "FMA3", "F16C"), "baseline": ()}  # best first, with the features each needs
+LEVELS = {  # best first, with the features each needs
+    "x86_64_v4": ("AVX512F", "AVX512CD", "AVX512_SKX", "AVX2", "FMA3", "F16C"),
+    "x86_64_v3": ("AVX2", "FMA3", "F16C"),
+    "baseline": (),
+}
 
 
 def level():
@@ -32,10 +36,11 @@ def level():
 def load():
     """The engine; raises ImportError where it was not compiled."""
     with short_spins():
-        drivers = importlib.import_module(f"{__name__}.{level()}.drivers")
+        build = f"{__name__}.{level()}"
+        drivers, shortcuts = (importlib.import_module(f"{build}.{name}") for name in ("drivers", "shortcuts"))
     pairs = [("float", "float"), ("float", "double"), ("double", "double")]
     loops = {(np.dtype(DTYPES[x]), np.dtype(DTYPES[sums])): variant(drivers, x, sums) for x, sums in pairs}
-    return CompiledEngine("cython", loops, streamed=8 << 20)
+    return CompiledEngine("cython", loops, streamed=8 << 20, shortcuts=shortcuts)
 
 
 def variant(drivers, values, sums):

@@ -1,8 +1,7 @@
 cimport cython
 from cython cimport floating
-from .activations cimport IDENTITY, activate
 from .moments cimport fold, larger, merge_columns, unit_scale, within_reach
-from .normalize cimport affine_columns, gradient_columns, multiply_columns, scaled_gradient_columns
+from .normalize cimport columns_sweep, gradient_columns_sweep, multiply_columns
 from .primitives cimport cast, chunk, lane, row
 
 cdef Py_ssize_t TILE, FIRST
@@ -49,10 +48,10 @@ cdef void add_deviations(floating* x, Py_ssize_t n, lane* shift, lane* d, lane* 
 cdef void add_deviations_of_4(
     floating* x0, floating* x1, floating* x2, floating* x3, Py_ssize_t n, lane* shift, lane* d, lane* dd) noexcept nogil
 
-@cython.locals(i=Py_ssize_t, q=Py_ssize_t)
+@cython.locals(i=Py_ssize_t, q=Py_ssize_t, rows=Py_ssize_t, wide=Py_ssize_t)
 cdef void affine_rows(
-    floating* x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t lo, Py_ssize_t hi, bint scaled, floating* scale, floating* high, floating* a,
-    floating* a_low, floating* b, int code, floating* y) noexcept nogil
+    floating* x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t beside, bint scaled, floating* scale, floating* high,
+    floating* a, floating* a_low, floating* b, int code, floating* y, bint streamed, floating* buffer) noexcept nogil
 
 @cython.locals(
     blocks=Py_ssize_t, piece=Py_ssize_t, block=Py_ssize_t, left=Py_ssize_t, right=Py_ssize_t, n=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t,
@@ -69,7 +68,10 @@ cdef void add_gradients(floating* dy, floating* x, Py_ssize_t n, floating* high,
 cdef void add_gradients_of_2(
     floating* dy0, floating* dy1, floating* x0, floating* x1, Py_ssize_t n, floating* high, floating* d, floating* dd) noexcept nogil
 
-@cython.locals(i=Py_ssize_t, k=Py_ssize_t)
+@cython.locals(i=Py_ssize_t, k=Py_ssize_t, rows=Py_ssize_t, wide=Py_ssize_t)
 cdef void gradient_rows(
-    floating* dy, floating* x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t lo, Py_ssize_t hi, bint scaled, floating* scale, floating* high,
-    floating* a, floating* p, floating* q, floating* dx) noexcept nogil
+    floating* dy, floating* x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t beside, bint scaled, floating* scale,
+    floating* high, floating* a, floating* p, floating* q, floating* dx, bint streamed, floating* buffer) noexcept nogil
+
+@cython.locals(i=Py_ssize_t)
+cdef void repeat(Py_ssize_t c, Py_ssize_t times, floating* run) noexcept nogil

@@ -9,7 +9,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from numpy cimport PyArray_DATA, PyArray_DIM, import_array, ndarray
 
-from . cimport activations, columns, deviations, factors, group_norm, halves, layer_norm, lp_norm, moments, philox, slabs
+from . cimport activations, columns, deviations, factors, group_norm, halves, layer_norm, lp_norm, moments, normalize, philox, slabs
 from .primitives cimport lane
 
 import_array()
@@ -29,6 +29,15 @@ def finish_statistics(double count, double eps, ndarray mean, ndarray m2, ndarra
     )
 
 
+def merge_neighbours(double count, ndarray column_mean, ndarray column_m2, ndarray column_scale, ndarray mean, ndarray m2, int threads):
+    """The moments of neighbouring columns together: (statistics, s) -> (statistics,); the scaled ones are changed."""
+    cdef Py_ssize_t s = PyArray_DIM(column_mean, 1), i
+    for i in prange(PyArray_DIM(mean, 0), nogil=True, num_threads=threads, schedule="static"):
+        doubles(mean)[i], doubles(m2)[i] = moments.merge_equals(
+            s, count, doubles(column_mean) + i * s, doubles(column_m2) + i * s, doubles(column_scale) + i * s
+        )
+
+
 # Rows: x is (rows, n)
 
 
@@ -46,40 +55,41 @@ def layer_norm_forward(
 
 def layer_norm_backward(
     floating like, ndarray dy, ndarray x, ndarray mean, ndarray rstd, ndarray weight, bint centred, ndarray dx, ndarray tile_dweight,
-    ndarray tile_dbias, ndarray dweight, ndarray dbias, int threads
+    ndarray tile_dbias, ndarray dweight, ndarray dbias, bint streamed, ndarray buffers, int threads
 ):
     """Tile t of the rows adds to row t of the working spaces tile_dweight, tile_dbias and of the float64 dweight, dbias."""
-    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), tiles = PyArray_DIM(dweight, 0), t
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), tiles = PyArray_DIM(dweight, 0), width = PyArray_DIM(buffers, 1), t
     for t in prange(tiles, nogil=True, num_threads=threads, schedule="static"):
         layer_norm.layer_norm_gradient_rows(
             data(dy, like), data(x, like), doubles(mean), doubles(rstd), data(weight, like), n, centred, data(dx, like),
             rows * t // tiles, rows * (t + 1) // tiles, data(tile_dweight, like) + t * n, data(tile_dbias, like) + t * n,
-            doubles(dweight) + t * n, doubles(dbias) + t * n,
+            doubles(dweight) + t * n, doubles(dbias) + t * n, streamed, data(buffers, like) + width * t,
         )
 
 
 def group_norm_forward(
     floating like, ndarray x, ndarray weight, ndarray bias, Py_ssize_t s, double eps, ndarray y, ndarray mean, ndarray rstd, ndarray var,
-    int threads
+    bint streamed, ndarray buffers, int threads
 ):
     """Row i holds the channels of group i % groups, each s values; weight and bias are (groups, channels of a group)."""
-    cdef Py_ssize_t rows = PyArray_DIM(x, 0), groups = PyArray_DIM(weight, 0), k = PyArray_DIM(weight, 1), t
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), groups = PyArray_DIM(weight, 0), k = PyArray_DIM(weight, 1), width = PyArray_DIM(buffers, 1), t
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         group_norm.group_norm_rows(
             data(x, like), doubles(weight), doubles(bias), k, s, groups, eps, data(y, like), doubles(mean), doubles(rstd), doubles(var),
-            rows * t // threads, rows * (t + 1) // threads,
+            rows * t // threads, rows * (t + 1) // threads, streamed, data(buffers, like) + width * t,
         )
 
 
 def group_norm_backward(
     floating like, ndarray dy, ndarray x, ndarray mean, ndarray rstd, ndarray weight, Py_ssize_t s, ndarray sum_dy, ndarray sum_dy_xhat,
-    ndarray dx, int threads
+    ndarray dx, bint streamed, ndarray buffers, int threads
 ):
-    cdef Py_ssize_t rows = PyArray_DIM(x, 0), groups = PyArray_DIM(weight, 0), k = PyArray_DIM(weight, 1), t
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), groups = PyArray_DIM(weight, 0), k = PyArray_DIM(weight, 1), width = PyArray_DIM(buffers, 1), t
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         group_norm.group_norm_gradient_rows(
             data(dy, like), data(x, like), doubles(mean), doubles(rstd), doubles(weight), k, s, groups, doubles(sum_dy),
-            doubles(sum_dy_xhat), data(dx, like), rows * t // threads, rows * (t + 1) // threads,
+            doubles(sum_dy_xhat), data(dx, like), rows * t // threads, rows * (t + 1) // threads, streamed,
+            data(buffers, like) + width * t,
         )
 
 
@@ -105,38 +115,45 @@ def slab_moments(
 def slab_forward(
     floating like, ndarray x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits_r, Py_ssize_t splits_s, ndarray piece_mean,
     ndarray piece_m2, ndarray weight, ndarray bias, double eps, int code, ndarray y, ndarray mean, ndarray m2, ndarray scale, ndarray rstd,
-    ndarray var, int threads
+    ndarray var, bint streamed, ndarray buffers, int threads
 ):
     """Moments and normalization, a channel at a time: its runs are still in the cache when y is made."""
-    cdef Py_ssize_t channels = PyArray_DIM(mean, 0), s = PyArray_DIM(x, 1), pieces = splits_r * splits_s, p, q
-    for q in prange(channels, nogil=True, num_threads=threads, schedule="static"):
-        for p in range(pieces):
-            doubles(piece_mean)[q * pieces + p], doubles(piece_m2)[q * pieces + p] = slabs.piece_moments(
-                data(x, like), q, p, r, c, s, splits_r, splits_s, 1.0, like
+    cdef Py_ssize_t channels = PyArray_DIM(mean, 0), s = PyArray_DIM(x, 1), pieces = splits_r * splits_s
+    cdef Py_ssize_t width = PyArray_DIM(buffers, 1), p, q, t
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        for q in range(channels * t // threads, channels * (t + 1) // threads):
+            for p in range(pieces):
+                doubles(piece_mean)[q * pieces + p], doubles(piece_m2)[q * pieces + p] = slabs.piece_moments(
+                    data(x, like), q, p, r, c, s, splits_r, splits_s, 1.0, like
+                )
+            doubles(mean)[q], doubles(m2)[q], doubles(scale)[q] = slabs.slab_moments(
+                data(x, like), q, r, c, s, splits_r, splits_s, doubles(piece_mean) + q * pieces, doubles(piece_m2) + q * pieces, like
             )
-        doubles(mean)[q], doubles(m2)[q], doubles(scale)[q] = slabs.slab_moments(
-            data(x, like), q, r, c, s, splits_r, splits_s, doubles(piece_mean) + q * pieces, doubles(piece_m2) + q * pieces, like
-        )
-        moments.finish_statistics(
-            1, r * s, eps, doubles(mean) + q, doubles(m2) + q, doubles(scale) + q, doubles(rstd) + q, doubles(var) + q
-        )
-        for p in range(pieces):
-            slabs.affine_piece(
-                data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(bias), q, p, r, c, s, splits_r, splits_s,
-                code, data(y, like),
+            moments.finish_statistics(
+                1, r * s, eps, doubles(mean) + q, doubles(m2) + q, doubles(scale) + q, doubles(rstd) + q, doubles(var) + q
+            )
+            slabs.affine_channel(
+                data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(bias), q, r, c, s, code, data(y, like), streamed,
+                data(buffers, like) + width * t,
             )
 
 
 def slab_affine(
-    floating like, ndarray x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits_r, Py_ssize_t splits_s, ndarray mean, ndarray rstd,
-    ndarray weight, ndarray bias, int code, ndarray y, int threads
+    floating like, ndarray x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits, ndarray mean, ndarray rstd, ndarray weight, ndarray bias,
+    ndarray work_factors, int code, ndarray y, bint streamed, ndarray buffers, int threads
 ):
-    cdef Py_ssize_t channels = PyArray_DIM(mean, 0), s = PyArray_DIM(x, 1), pieces = splits_r * splits_s, i
-    for i in prange(channels * pieces, nogil=True, num_threads=threads, schedule="static"):
-        slabs.affine_piece(
-            data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(bias), i // pieces, i % pieces, r, c, s,
-            splits_r, splits_s, code, data(y, like),
+    """work_factors is working space, (5, channels) of x's type."""
+    cdef Py_ssize_t parts = PyArray_DIM(x, 0) * splits, s = PyArray_DIM(x, 1), width = PyArray_DIM(buffers, 1), size = PyArray_DIM(mean, 0), t
+    cdef floating* f = data(work_factors, like)
+    with nogil:
+        factors.column_factors(
+            size, doubles(mean), doubles(rstd), doubles(weight), doubles(bias), like, f, f + size, f + 2 * size, f + 3 * size, f + 4 * size
         )
+        for t in prange(threads, num_threads=threads, schedule="static"):
+            normalize.affine_runs(
+                data(x, like), parts * t // threads, parts * (t + 1) // threads, r, c, s, splits,
+                f, f + size, f + 2 * size, f + 3 * size, f + 4 * size, code, data(y, like), streamed, data(buffers, like) + width * t,
+            )
 
 
 def slab_gradient_sums(
@@ -154,36 +171,44 @@ def slab_gradient_sums(
 
 
 def slab_gradient(
-    floating like, ndarray dy, ndarray x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits_r, Py_ssize_t splits_s, ndarray mean,
-    ndarray rstd, ndarray weight, ndarray c1, ndarray c2, ndarray dx, int threads
+    floating like, ndarray dy, ndarray x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits, ndarray mean, ndarray rstd, ndarray weight,
+    ndarray c1, ndarray c2, ndarray work_factors, ndarray dx, bint streamed, ndarray buffers, int threads
 ):
-    cdef Py_ssize_t channels = PyArray_DIM(mean, 0), s = PyArray_DIM(x, 1), pieces = splits_r * splits_s, i
-    for i in prange(channels * pieces, nogil=True, num_threads=threads, schedule="static"):
-        slabs.gradient_piece(
-            data(dy, like), data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(c1), doubles(c2),
-            i // pieces, i % pieces, r, c, s, splits_r, splits_s, data(dx, like),
+    """work_factors is working space, (5, channels) of x's type."""
+    cdef Py_ssize_t parts = PyArray_DIM(x, 0) * splits, s = PyArray_DIM(x, 1), width = PyArray_DIM(buffers, 1), size = PyArray_DIM(mean, 0), t
+    cdef floating* f = data(work_factors, like)
+    with nogil:
+        factors.column_gradient_factors(
+            size, doubles(mean), doubles(rstd), doubles(weight), doubles(c1), doubles(c2), like,
+            f, f + size, f + 2 * size, f + 3 * size, f + 4 * size,
         )
+        for t in prange(threads, num_threads=threads, schedule="static"):
+            normalize.gradient_runs(
+                data(dy, like), data(x, like), parts * t // threads, parts * (t + 1) // threads, r, c, s, splits,
+                f, f + size, f + 2 * size, f + 3 * size, f + 4 * size, data(dx, like), streamed, data(buffers, like) + width * t,
+            )
 
 
 def slab_backward(
     floating like, ndarray dy, ndarray x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits_r, Py_ssize_t splits_s, ndarray mean,
     ndarray rstd, ndarray weight, ndarray piece_dy, ndarray piece_dy_xhat, ndarray sum_dy, ndarray sum_dy_xhat, ndarray c1, ndarray c2,
-    ndarray dx, int threads
+    ndarray dx, bint streamed, ndarray buffers, int threads
 ):
     """Sums and dx, a channel at a time: its runs are still in the cache when dx is made."""
-    cdef Py_ssize_t channels = PyArray_DIM(mean, 0), s = PyArray_DIM(x, 1), pieces = splits_r * splits_s, p, q
-    for q in prange(channels, nogil=True, num_threads=threads, schedule="static"):
-        for p in range(pieces):
-            doubles(piece_dy)[q * pieces + p], doubles(piece_dy_xhat)[q * pieces + p] = slabs.piece_gradient_sums(
-                data(dy, like), data(x, like), doubles(mean), doubles(rstd), q, p, r, c, s, splits_r, splits_s
-            )
-        slabs.add_pieces(doubles(piece_dy), doubles(piece_dy_xhat), q, pieces, doubles(sum_dy), doubles(sum_dy_xhat))
-        doubles(c1)[q] = doubles(weight)[q] * doubles(sum_dy)[q] / (r * s)
-        doubles(c2)[q] = doubles(weight)[q] * doubles(sum_dy_xhat)[q] / (r * s)
-        for p in range(pieces):
-            slabs.gradient_piece(
-                data(dy, like), data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(c1), doubles(c2),
-                q, p, r, c, s, splits_r, splits_s, data(dx, like),
+    cdef Py_ssize_t channels = PyArray_DIM(mean, 0), s = PyArray_DIM(x, 1), pieces = splits_r * splits_s
+    cdef Py_ssize_t width = PyArray_DIM(buffers, 1), p, q, t
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        for q in range(channels * t // threads, channels * (t + 1) // threads):
+            for p in range(pieces):
+                doubles(piece_dy)[q * pieces + p], doubles(piece_dy_xhat)[q * pieces + p] = slabs.piece_gradient_sums(
+                    data(dy, like), data(x, like), doubles(mean), doubles(rstd), q, p, r, c, s, splits_r, splits_s
+                )
+            slabs.add_pieces(doubles(piece_dy), doubles(piece_dy_xhat), q, pieces, doubles(sum_dy), doubles(sum_dy_xhat))
+            doubles(c1)[q] = doubles(weight)[q] * doubles(sum_dy)[q] / (r * s)
+            doubles(c2)[q] = doubles(weight)[q] * doubles(sum_dy_xhat)[q] / (r * s)
+            slabs.gradient_channel(
+                data(dy, like), data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(c1), doubles(c2), q, r, c, s,
+                data(dx, like), streamed, data(buffers, like) + width * t,
             )
 
 
@@ -211,23 +236,26 @@ def column_moments(
 
 
 def column_affine(
-    floating like, ndarray x, Py_ssize_t r, ndarray mean, ndarray rstd, ndarray weight, ndarray bias, ndarray work_factors, int code,
-    ndarray y, int threads
+    floating like, ndarray x, Py_ssize_t r, ndarray mean, ndarray rstd, ndarray weight, ndarray bias, Py_ssize_t beside, ndarray work_factors,
+    int code, ndarray y, bint streamed, ndarray buffers, int threads
 ):
-    """work_factors is working space, (5, a, c) of x's type."""
-    cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), size = a * c, rows = a * r, i, t
+    """work_factors is working space, (5, a, beside * c) of x's type."""
+    cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), wide = beside * c, size = a * wide, rows = a * r, i, k, t
+    cdef Py_ssize_t width = PyArray_DIM(buffers, 1)
     cdef floating* f = data(work_factors, like)
     cdef bint scaled = False
     with nogil:
         for i in range(a):
             scaled |= factors.column_factors(
                 c, doubles(mean) + i * c, doubles(rstd) + i * c, doubles(weight) + i * c, doubles(bias) + i * c, like,
-                f + i * c, f + size + i * c, f + 2 * size + i * c, f + 3 * size + i * c, f + 4 * size + i * c,
+                f + i * wide, f + size + i * wide, f + 2 * size + i * wide, f + 3 * size + i * wide, f + 4 * size + i * wide,
             )
+        for k in range(5 * a):
+            columns.repeat(c, beside, f + k * wide)
         for t in prange(threads, num_threads=threads, schedule="static"):
             columns.affine_rows(
-                data(x, like), r, c, rows * t // threads, rows * (t + 1) // threads, scaled,
-                f, f + size, f + 2 * size, f + 3 * size, f + 4 * size, code, data(y, like),
+                data(x, like), r, c, rows * t // threads, rows * (t + 1) // threads, beside, scaled,
+                f, f + size, f + 2 * size, f + 3 * size, f + 4 * size, code, data(y, like), streamed, data(buffers, like) + width * t,
             )
 
 
@@ -257,22 +285,25 @@ def column_gradient_sums(
 
 def column_gradient(
     floating like, ndarray dy, ndarray x, Py_ssize_t r, ndarray mean, ndarray rstd, ndarray weight, ndarray c1, ndarray c2,
-    ndarray work_factors, ndarray dx, int threads
+    Py_ssize_t beside, ndarray work_factors, ndarray dx, bint streamed, ndarray buffers, int threads
 ):
-    """work_factors is working space, (5, a, c) of x's type."""
-    cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), size = a * c, rows = a * r, i, t
+    """work_factors is working space, (5, a, beside * c) of x's type."""
+    cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), wide = beside * c, size = a * wide, rows = a * r, i, k, t
+    cdef Py_ssize_t width = PyArray_DIM(buffers, 1)
     cdef floating* f = data(work_factors, like)
     cdef bint scaled = False
     with nogil:
         for i in range(a):
             scaled |= factors.column_gradient_factors(
                 c, doubles(mean) + i * c, doubles(rstd) + i * c, doubles(weight) + i * c, doubles(c1) + i * c, doubles(c2) + i * c, like,
-                f + i * c, f + size + i * c, f + 2 * size + i * c, f + 3 * size + i * c, f + 4 * size + i * c,
+                f + i * wide, f + size + i * wide, f + 2 * size + i * wide, f + 3 * size + i * wide, f + 4 * size + i * wide,
             )
+        for k in range(5 * a):
+            columns.repeat(c, beside, f + k * wide)
         for t in prange(threads, num_threads=threads, schedule="static"):
             columns.gradient_rows(
-                data(dy, like), data(x, like), r, c, rows * t // threads, rows * (t + 1) // threads, scaled,
-                f, f + size, f + 2 * size, f + 3 * size, f + 4 * size, data(dx, like),
+                data(dy, like), data(x, like), r, c, rows * t // threads, rows * (t + 1) // threads, beside, scaled,
+                f, f + size, f + 2 * size, f + 3 * size, f + 4 * size, data(dx, like), streamed, data(buffers, like) + width * t,
             )
 
 

@@ -1,17 +1,19 @@
 cimport cython
 from cython cimport floating
 from .factors cimport centre
-from .moments cimport BLOCK, inverse_deviation, row_moments, row_squares
-from .normalize cimport weighted_gradient_run, weighted_run
+from .moments cimport BLOCK, finish_statistics
+from .normalize cimport PART, SHORT, weighted_gradient_sweep, weighted_sweep
 from .primitives cimport cast, chunk, prefetch, row, stream
+from .rows cimport row_statistics
 from .sums cimport weighted_gradient_sums
 
-cdef Py_ssize_t TILE
+
+cdef Py_ssize_t TILE, TOGETHER
 
 
 @cython.locals(
-    i=Py_ssize_t, xi="floating*", like=floating, rounded=floating, m=double, m2=double, v=double, r=double, scale=double, high=double,
-    low=double, left=Py_ssize_t, right=Py_ssize_t, target="floating*", following="floating*")
+    step=Py_ssize_t, group=Py_ssize_t, beside=Py_ssize_t, i=Py_ssize_t, k=Py_ssize_t, stop=Py_ssize_t, xk="floating*", rounded=floating, scale=double,
+    high=double, r=double, low=double)
 cdef void layer_norm_rows(
     floating* x, floating* weight, floating* bias, Py_ssize_t n, double eps, bint centred, floating* y, double* mean, double* rstd, double* var,
     Py_ssize_t lo, Py_ssize_t hi, bint streamed, floating* buffer) noexcept nogil
@@ -21,7 +23,7 @@ cdef void layer_norm_rows(
     r=double, low=double, c1=double, c2=double, d=double, dd=double, a=floating, p=floating, q=floating)
 cdef void layer_norm_gradient_rows(
     floating* dy, floating* x, double* mean, double* rstd, floating* weight, Py_ssize_t n, bint centred, floating* dx, Py_ssize_t lo, Py_ssize_t hi,
-    floating* tile_dweight, floating* tile_dbias, double* dweight, double* dbias) noexcept nogil
+    floating* tile_dweight, floating* tile_dbias, double* dweight, double* dbias, bint streamed, floating* buffer) noexcept nogil
 
 @cython.locals(j=Py_ssize_t)
 cdef void drain(floating* partial, Py_ssize_t n, double* total) noexcept nogil

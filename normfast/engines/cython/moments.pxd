@@ -23,6 +23,9 @@ cdef (double, double, double) merge(
 cdef (double, double, double) unmerge(
     double count, double mean, double m2, double count_b, double mean_b, double m2_b) noexcept nogil
 
+@cython.locals(j=Py_ssize_t, shift=double, d=double, dd=double, total=double, _=double)
+cdef (double, double) merge_equals(Py_ssize_t n, double count, double* mean, double* m2, double* scale) noexcept nogil
+
 @cython.locals(scale=double)
 cdef double unit_scale(double a, lane like) noexcept nogil
 

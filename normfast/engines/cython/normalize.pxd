@@ -1,6 +1,10 @@
 cimport cython
 from cython cimport floating
-from .primitives cimport lane
+from .activations cimport IDENTITY, activate
+from .primitives cimport chunk, lane, lead, row, stream
+
+cdef Py_ssize_t LINES, PART, SHORT
+
 
 @cython.locals(j=Py_ssize_t, d=floating)
 cdef void affine_run(
@@ -35,3 +39,47 @@ cdef void scaled_gradient_columns(
 
 @cython.locals(j=Py_ssize_t)
 cdef void multiply_columns(floating* x, Py_ssize_t n, lane* factor, lane* y) noexcept nogil
+
+@cython.locals(left=Py_ssize_t, m=Py_ssize_t, part=Py_ssize_t, target="floating*")
+cdef void affine_sweep(
+    floating* x, Py_ssize_t n, floating scale, floating high, floating a, floating a_low, floating b, int code, floating* y,
+    bint streamed, floating* buffer) noexcept nogil
+
+@cython.locals(left=Py_ssize_t, m=Py_ssize_t, target="floating*")
+cdef void weighted_sweep(
+    floating* x, Py_ssize_t n, floating scale, floating high, floating r, floating r_low, floating low, floating* weight, floating* bias,
+    floating* y, bint streamed, floating* buffer) noexcept nogil
+
+@cython.locals(left=Py_ssize_t, m=Py_ssize_t, target="floating*")
+cdef void gradient_sweep(
+    floating* dy, floating* x, Py_ssize_t n, floating scale, floating high, floating a, floating p, floating q, floating* dx,
+    bint streamed, floating* buffer) noexcept nogil
+
+@cython.locals(left=Py_ssize_t, m=Py_ssize_t, target="floating*")
+cdef void weighted_gradient_sweep(
+    floating* dy, floating* x, floating* weight, Py_ssize_t n, floating scale, floating high, floating r, floating p, floating q,
+    floating* dx, bint streamed, floating* buffer) noexcept nogil
+
+@cython.locals(
+    group=Py_ssize_t, run=Py_ssize_t, part=Py_ssize_t, channel=Py_ssize_t, sample=Py_ssize_t, q=Py_ssize_t, beside=Py_ssize_t, i=Py_ssize_t,
+    left=Py_ssize_t, right=Py_ssize_t, k=Py_ssize_t, target="floating*")
+cdef void affine_runs(
+    floating* x, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, Py_ssize_t splits, floating* scale,
+    floating* high, floating* a, floating* a_low, floating* b, int code, floating* y, bint streamed, floating* buffer) noexcept nogil
+
+@cython.locals(
+    group=Py_ssize_t, run=Py_ssize_t, part=Py_ssize_t, beside=Py_ssize_t, i=Py_ssize_t, left=Py_ssize_t, right=Py_ssize_t, k=Py_ssize_t,
+    target="floating*")
+cdef void gradient_runs(
+    floating* dy, floating* x, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, Py_ssize_t splits, floating* scale,
+    floating* high, floating* a, floating* p, floating* q, floating* dx, bint streamed, floating* buffer) noexcept nogil
+
+@cython.locals(part=Py_ssize_t, left=Py_ssize_t, m=Py_ssize_t, target="floating*", source="floating*")
+cdef void columns_sweep(
+    floating* x, Py_ssize_t n, bint scaled, floating* scale, floating* high, floating* a, floating* a_low, floating* b, int code,
+    floating* y, bint streamed, floating* buffer) noexcept nogil
+
+@cython.locals(left=Py_ssize_t, right=Py_ssize_t, m=Py_ssize_t, target="floating*")
+cdef void gradient_columns_sweep(
+    floating* dy, floating* x, Py_ssize_t n, bint scaled, floating* scale, floating* high, floating* a, floating* p, floating* q,
+    floating* dx, bint streamed, floating* buffer) noexcept nogil

@@ -36,7 +36,11 @@ cdef inline uint64_t uint64(uint64_t value) noexcept nogil:
 
 cdef extern from *:
     """
-    #if defined(__AVX__)
+    #if defined(__AVX512F__)
+    #include <immintrin.h>
+    #define NORMFAST_LANES 16
+    #define NORMFAST_STREAM(target, source) _mm512_stream_ps(target, _mm512_loadu_ps(source))
+    #elif defined(__AVX__)
     #include <immintrin.h>
     #define NORMFAST_LANES 8
     #define NORMFAST_STREAM(target, source) _mm256_stream_ps(target, _mm256_loadu_ps(source))
@@ -78,6 +82,10 @@ cdef extern from *:
 
 cdef inline void stream(floating* source, Py_ssize_t n, floating* target) noexcept nogil:
     normfast_stream(<const float*>source, n * (<Py_ssize_t>sizeof(floating) // 4), <float*>target)
+
+
+cdef inline Py_ssize_t lead(floating* run, Py_ssize_t n) noexcept nogil:
+    return min(n, <Py_ssize_t>(-<size_t>run % 64 // sizeof(floating)))
 
 
 cdef inline void prefetch(floating* run, Py_ssize_t n) noexcept nogil:

@@ -1,11 +1,10 @@
 cimport cython
 from cython cimport floating
-from .activations cimport IDENTITY, activate
 from .factors cimport centre
 from .moments cimport BLOCK, extend, larger, largest, merge, unit_scale, within_reach
-from .normalize cimport affine_run, gradient_run
 from .primitives cimport cast, chunk, lane, row
 from .sums cimport gradient_sums
+from .normalize cimport affine_sweep, gradient_sweep
 
 cdef Py_ssize_t run_index(Py_ssize_t q, Py_ssize_t i, Py_ssize_t r, Py_ssize_t c) noexcept nogil
 
@@ -28,12 +27,10 @@ cdef (double, double, double) slab_moments(
     floating* x, Py_ssize_t q, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s,
     double* piece_mean, double* piece_m2, lane like) noexcept nogil
 
-@cython.locals(
-    k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, left=Py_ssize_t, n=Py_ssize_t, like=floating, a=floating,
-    scale=double, high=double, factor=double, low=double, b=double, xi="floating*", yi="floating*")
-cdef void affine_piece(
-    floating* x, double* mean, double* rstd, double* weight, double* bias, Py_ssize_t q, Py_ssize_t p, Py_ssize_t r, Py_ssize_t c,
-    Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s, int code, floating* y) noexcept nogil
+@cython.locals(i=Py_ssize_t, run=Py_ssize_t, like=floating, a=floating, scale=double, high=double, factor=double, low=double)
+cdef void affine_channel(
+    floating* x, double* mean, double* rstd, double* weight, double* bias, Py_ssize_t q, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s,
+    int code, floating* y, bint streamed, floating* buffer) noexcept nogil
 
 @cython.locals(
     k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, scale=double, high=double, factor=double, low=double,
@@ -46,12 +43,10 @@ cdef (double, double) piece_gradient_sums(
 cdef (double, double) run_gradient_sums(
     floating* dy, floating* x, Py_ssize_t n, double scale, double high, double factor, double low) noexcept nogil
 
-@cython.locals(
-    k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, like=floating, scale=double, high=double, factor=double,
-    low=double, a=double, p_d=floating, p_1=floating, dyi="floating*", xi="floating*")
-cdef void gradient_piece(
-    floating* dy, floating* x, double* mean, double* rstd, double* weight, double* c1, double* c2, Py_ssize_t q,
-    Py_ssize_t p, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, Py_ssize_t splits_r, Py_ssize_t splits_s, floating* dx) noexcept nogil
+@cython.locals(i=Py_ssize_t, run=Py_ssize_t, like=floating, scale=double, high=double, factor=double, low=double)
+cdef void gradient_channel(
+    floating* dy, floating* x, double* mean, double* rstd, double* weight, double* c1, double* c2, Py_ssize_t q, Py_ssize_t r,
+    Py_ssize_t c, Py_ssize_t s, floating* dx, bint streamed, floating* buffer) noexcept nogil
 
 @cython.locals(p=Py_ssize_t, total=double, total_xhat=double)
 cdef void add_pieces(

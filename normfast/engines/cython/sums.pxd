@@ -4,11 +4,11 @@ from .primitives cimport cast, chunk, lane
 
 
 @cython.locals(
-    quarter=Py_ssize_t, j=Py_ssize_t, x1="floating*", x2="floating*", x3="floating*", d0=lane, d1=lane, d2=lane, d3=lane,
-    s0=lane, s1=lane, s2=lane, s3=lane, q0=lane, q1=lane, q2=lane, q3=lane)
+    quarter=Py_ssize_t, j=Py_ssize_t, x1="floating*", x2="floating*", x3="floating*", d0=lane, d1=lane, d2=lane, d3=lane, s=lane,
+    q=lane)
 cdef (double, double) shifted_sums(floating* x, Py_ssize_t n, lane scale, lane shift) noexcept nogil
 
-@cython.locals(half=Py_ssize_t, j=Py_ssize_t, dy1="floating*", x1="floating*", s0=floating, s1=floating, q0=floating, q1=floating)
+@cython.locals(half=Py_ssize_t, j=Py_ssize_t, dy1="floating*", x1="floating*", s=floating, q=floating)
 cdef (double, double) gradient_sums(
     floating* dy, floating* x, Py_ssize_t n, floating scale, floating high) noexcept nogil
 
@@ -16,3 +16,8 @@ cdef (double, double) gradient_sums(
 cdef (double, double) weighted_gradient_sums(
     floating* dy, floating* x, floating* weight, Py_ssize_t n, floating scale, floating high, floating r, floating low,
     floating* dweight, floating* dbias) noexcept nogil
+
+@cython.locals(
+    j=Py_ssize_t, d0=lane, d1=lane, d2=lane, d3=lane, s0=lane, s1=lane, s2=lane, s3=lane, q0=lane, q1=lane, q2=lane, q3=lane)
+cdef (double, double, double, double, double, double, double, double) sums_of_4(
+    floating* x0, floating* x1, floating* x2, floating* x3, Py_ssize_t n, lane scale, lane k0, lane k1, lane k2, lane k3) noexcept nogil

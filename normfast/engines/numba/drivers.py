@@ -12,6 +12,7 @@ from normfast.engines.numba.kernels import (
     layer_norm,
     lp_norm,
     moments,
+    normalize,
     philox,
     slabs,
 )
@@ -19,6 +20,12 @@ from normfast.engines.numba.kernels import (
 
 def finish_statistics(count, eps, mean, m2, scale, rstd, var):
     moments.finish_statistics(mean.size, count, eps, mean, m2, scale, rstd, var)
+
+
+def merge_neighbours(count, column_mean, column_m2, column_scale, mean, m2, threads):
+    s = column_mean.shape[1]
+    for i in prange(mean.size):
+        mean[i], m2[i] = moments.merge_equals(s, count, column_mean[i], column_m2[i], column_scale[i])
 
 
 # Rows: x is (rows, n)
@@ -32,7 +39,7 @@ def layer_norm_forward(like, x, weight, bias, eps, centred, y, mean, rstd, var, 
         )
 
 
-def layer_norm_backward(like, dy, x, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, threads):
+def layer_norm_backward(like, dy, x, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, streamed, buffers, threads):
     rows, n = x.shape
     tiles = dweight.shape[0]
     for t in prange(tiles):
@@ -51,25 +58,27 @@ def layer_norm_backward(like, dy, x, mean, rstd, weight, centred, dx, tile_dweig
             tile_dbias[t],
             dweight[t],
             dbias[t],
+            streamed,
+            buffers[t],
         )
 
 
-def group_norm_forward(like, x, weight, bias, s, eps, y, mean, rstd, var, threads):
+def group_norm_forward(like, x, weight, bias, s, eps, y, mean, rstd, var, streamed, buffers, threads):
     rows = x.shape[0]
     groups, k = weight.shape
     w, b = weight.reshape(-1), bias.reshape(-1)
     for t in prange(threads):
-        group_norm.group_norm_rows(x, w, b, k, s, groups, eps, y, mean, rstd, var, rows * t // threads, rows * (t + 1) // threads)
+        lo, hi = rows * t // threads, rows * (t + 1) // threads
+        group_norm.group_norm_rows(x, w, b, k, s, groups, eps, y, mean, rstd, var, lo, hi, streamed, buffers[t])
 
 
-def group_norm_backward(like, dy, x, mean, rstd, weight, s, sum_dy, sum_dy_xhat, dx, threads):
+def group_norm_backward(like, dy, x, mean, rstd, weight, s, sum_dy, sum_dy_xhat, dx, streamed, buffers, threads):
     rows = x.shape[0]
     groups, k = weight.shape
     w = weight.reshape(-1)
     for t in prange(threads):
-        group_norm.group_norm_gradient_rows(
-            dy, x, mean, rstd, w, k, s, groups, sum_dy, sum_dy_xhat, dx, rows * t // threads, rows * (t + 1) // threads
-        )
+        lo, hi = rows * t // threads, rows * (t + 1) // threads
+        group_norm.group_norm_gradient_rows(dy, x, mean, rstd, w, k, s, groups, sum_dy, sum_dy_xhat, dx, lo, hi, streamed, buffers[t])
 
 
 # Slabs: x is (runs, s); statistic q has r of the runs and is taken in splits_r x splits_s pieces
@@ -85,25 +94,30 @@ def slab_moments(like, wide, x, r, c, splits_r, splits_s, piece_mean, piece_m2, 
         mean[q], m2[q], scale[q] = slabs.slab_moments(x, q, r, c, s, splits_r, splits_s, piece_mean[own], piece_m2[own], wide)
 
 
-def slab_forward(like, x, r, c, splits_r, splits_s, piece_mean, piece_m2, weight, bias, eps, code, y, mean, m2, scale, rstd, var, threads):
+def slab_forward(
+    like, x, r, c, splits_r, splits_s, piece_mean, piece_m2, weight, bias, eps, code, y, mean, m2, scale, rstd, var, streamed, buffers,
+    threads,
+):  # fmt: skip
     s = x.shape[1]
     pieces = splits_r * splits_s
-    for q in prange(mean.size):
-        own = slice(q * pieces, (q + 1) * pieces)
-        for p in range(pieces):
-            piece_mean[q * pieces + p], piece_m2[q * pieces + p] = slabs.piece_moments(x, q, p, r, c, s, splits_r, splits_s, 1.0, like)
-        mean[q], m2[q], scale[q] = slabs.slab_moments(x, q, r, c, s, splits_r, splits_s, piece_mean[own], piece_m2[own], like)
-        one = slice(q, q + 1)
-        moments.finish_statistics(1, float(r * s), eps, mean[one], m2[one], scale[one], rstd[one], var[one])
-        for p in range(pieces):
-            slabs.affine_piece(x, mean, rstd, weight, bias, q, p, r, c, s, splits_r, splits_s, code, y)
+    for t in prange(threads):
+        for q in range(mean.size * t // threads, mean.size * (t + 1) // threads):
+            own = slice(q * pieces, (q + 1) * pieces)
+            for p in range(pieces):
+                piece_mean[q * pieces + p], piece_m2[q * pieces + p] = slabs.piece_moments(x, q, p, r, c, s, splits_r, splits_s, 1.0, like)
+            mean[q], m2[q], scale[q] = slabs.slab_moments(x, q, r, c, s, splits_r, splits_s, piece_mean[own], piece_m2[own], like)
+            one = slice(q, q + 1)
+            moments.finish_statistics(1, float(r * s), eps, mean[one], m2[one], scale[one], rstd[one], var[one])
+            slabs.affine_channel(x, mean, rstd, weight, bias, q, r, c, s, code, y, streamed, buffers[t])
 
 
-def slab_affine(like, x, r, c, splits_r, splits_s, mean, rstd, weight, bias, code, y, threads):
-    s = x.shape[1]
-    pieces = splits_r * splits_s
-    for i in prange(mean.size * pieces):
-        slabs.affine_piece(x, mean, rstd, weight, bias, i // pieces, i % pieces, r, c, s, splits_r, splits_s, code, y)
+def slab_affine(like, x, r, c, splits, mean, rstd, weight, bias, work_factors, code, y, streamed, buffers, threads):
+    parts, s = x.shape[0] * splits, x.shape[1]
+    scale, high, a, a_low, b = work_factors[0], work_factors[1], work_factors[2], work_factors[3], work_factors[4]
+    factors.column_factors(mean.size, mean, rstd, weight, bias, like, scale, high, a, a_low, b)
+    for t in prange(threads):
+        lo, hi = parts * t // threads, parts * (t + 1) // threads
+        normalize.affine_runs(x, lo, hi, r, c, s, splits, scale, high, a, a_low, b, code, y, streamed, buffers[t])
 
 
 def slab_gradient_sums(like, dy, x, r, c, splits_r, splits_s, mean, rstd, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, threads):
@@ -115,28 +129,31 @@ def slab_gradient_sums(like, dy, x, r, c, splits_r, splits_s, mean, rstd, piece_
         slabs.add_pieces(piece_dy, piece_dy_xhat, q, pieces, sum_dy, sum_dy_xhat)
 
 
-def slab_gradient(like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, c1, c2, dx, threads):
-    s = x.shape[1]
-    pieces = splits_r * splits_s
-    for i in prange(mean.size * pieces):
-        slabs.gradient_piece(dy, x, mean, rstd, weight, c1, c2, i // pieces, i % pieces, r, c, s, splits_r, splits_s, dx)
+def slab_gradient(like, dy, x, r, c, splits, mean, rstd, weight, c1, c2, work_factors, dx, streamed, buffers, threads):
+    parts, s = x.shape[0] * splits, x.shape[1]
+    scale, high, a, p, q = work_factors[0], work_factors[1], work_factors[2], work_factors[3], work_factors[4]
+    factors.column_gradient_factors(mean.size, mean, rstd, weight, c1, c2, like, scale, high, a, p, q)
+    for t in prange(threads):
+        lo, hi = parts * t // threads, parts * (t + 1) // threads
+        normalize.gradient_runs(dy, x, lo, hi, r, c, s, splits, scale, high, a, p, q, dx, streamed, buffers[t])
 
 
 def slab_backward(
-    like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, c1, c2, dx, threads
-):
+    like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, c1, c2, dx, streamed, buffers,
+    threads,
+):  # fmt: skip
     s = x.shape[1]
     pieces = splits_r * splits_s
-    for q in prange(mean.size):
-        for p in range(pieces):
-            piece_dy[q * pieces + p], piece_dy_xhat[q * pieces + p] = slabs.piece_gradient_sums(
-                dy, x, mean, rstd, q, p, r, c, s, splits_r, splits_s
-            )
-        slabs.add_pieces(piece_dy, piece_dy_xhat, q, pieces, sum_dy, sum_dy_xhat)
-        c1[q] = weight[q] * sum_dy[q] / (r * s)
-        c2[q] = weight[q] * sum_dy_xhat[q] / (r * s)
-        for p in range(pieces):
-            slabs.gradient_piece(dy, x, mean, rstd, weight, c1, c2, q, p, r, c, s, splits_r, splits_s, dx)
+    for t in prange(threads):
+        for q in range(mean.size * t // threads, mean.size * (t + 1) // threads):
+            for p in range(pieces):
+                piece_dy[q * pieces + p], piece_dy_xhat[q * pieces + p] = slabs.piece_gradient_sums(
+                    dy, x, mean, rstd, q, p, r, c, s, splits_r, splits_s
+                )
+            slabs.add_pieces(piece_dy, piece_dy_xhat, q, pieces, sum_dy, sum_dy_xhat)
+            c1[q] = weight[q] * sum_dy[q] / (r * s)
+            c2[q] = weight[q] * sum_dy_xhat[q] / (r * s)
+            slabs.gradient_channel(dy, x, mean, rstd, weight, c1, c2, q, r, c, s, dx, streamed, buffers[t])
 
 
 # Columns: x is (a * r, c) with statistics (a, c), each taken in `splits` pieces of rows; columns go `width` at a time
@@ -153,15 +170,18 @@ def column_moments(like, wide, x, r, splits, width, work, piece_mean, piece_m2, 
             columns.column_statistics(x, i, r, c, splits, width, work[t], piece_mean, piece_m2, mean, m2, scale)
 
 
-def column_affine(like, x, r, mean, rstd, weight, bias, work_factors, code, y, threads):
+def column_affine(like, x, r, mean, rstd, weight, bias, beside, work_factors, code, y, streamed, buffers, threads):
     a, c = mean.shape
     rows = a * r
     scale, high, factor, factor_low, b = work_factors[0], work_factors[1], work_factors[2], work_factors[3], work_factors[4]
     scaled = False
     for i in range(a):
         scaled |= factors.column_factors(c, mean[i], rstd[i], weight[i], bias[i], like, scale[i], high[i], factor[i], factor_low[i], b[i])
+        for k in range(5):
+            columns.repeat(c, beside, work_factors[k, i])
     for t in prange(threads):
-        columns.affine_rows(x, r, c, rows * t // threads, rows * (t + 1) // threads, scaled, scale, high, factor, factor_low, b, code, y)
+        lo, hi = rows * t // threads, rows * (t + 1) // threads
+        columns.affine_rows(x, r, c, lo, hi, beside, scaled, scale, high, factor, factor_low, b, code, y, streamed, buffers[t])
 
 
 def column_gradient_sums(like, dy, x, r, splits, width, mean, rstd, work, work_factors, piece_dy, piece_dy_d, sum_dy, sum_dy_xhat, threads):
@@ -178,7 +198,7 @@ def column_gradient_sums(like, dy, x, r, splits, width, mean, rstd, work, work_f
         factors.column_gradient_sums(i, c, splits, mean, rstd, piece_dy, piece_dy_d, like, sum_dy, sum_dy_xhat)
 
 
-def column_gradient(like, dy, x, r, mean, rstd, weight, c1, c2, work_factors, dx, threads):
+def column_gradient(like, dy, x, r, mean, rstd, weight, c1, c2, beside, work_factors, dx, streamed, buffers, threads):
     a, c = mean.shape
     rows = a * r
     scale, high, f2, f3, f4 = work_factors[0], work_factors[1], work_factors[2], work_factors[3], work_factors[4]
@@ -187,8 +207,11 @@ def column_gradient(like, dy, x, r, mean, rstd, weight, c1, c2, work_factors, dx
         scaled |= factors.column_gradient_factors(
             c, mean[i], rstd[i], weight[i], c1[i], c2[i], like, scale[i], high[i], f2[i], f3[i], f4[i]
         )
+        for k in range(5):
+            columns.repeat(c, beside, work_factors[k, i])
     for t in prange(threads):
-        columns.gradient_rows(dy, x, r, c, rows * t // threads, rows * (t + 1) // threads, scaled, scale, high, f2, f3, f4, dx)
+        lo, hi = rows * t // threads, rows * (t + 1) // threads
+        columns.gradient_rows(dy, x, r, c, lo, hi, beside, scaled, scale, high, f2, f3, f4, dx, streamed, buffers[t])
 
 
 # Absolute deviations and p-norms of rows: x is (rows, n), the results (rows,)

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from normfast.engines.numba import IN_ORDER, REORDERED
-from normfast.engines.numba.primitives import cast, chunk, power_of_two, prefetch, row, stream
+from normfast.engines.numba.primitives import cast, chunk, lead, power_of_two, prefetch, row, stream
 from normfast.kernels import (
     activations,
     columns,
@@ -20,6 +20,7 @@ from normfast.kernels import (
     normalize,
     philox,
     primitives,
+    rows,
     slabs,
     sums,
 )
@@ -30,6 +31,7 @@ _compiled = {
     primitives.cast: cast,
     primitives.power_of_two: power_of_two,
     primitives.stream: stream,
+    primitives.lead: lead,
     primitives.prefetch: prefetch,
     primitives.philox_lanes: njit(primitives.philox_lanes),
     primitives.uint32: np.uint32,
@@ -55,9 +57,10 @@ def compiled(source):
 SUMS = sums
 sums = compiled(sums)
 moments = compiled(moments)
+rows = compiled(rows)
 factors = compiled(factors)
-normalize = compiled(normalize)
 activations = compiled(activations)
+normalize = compiled(normalize)
 layer_norm = compiled(layer_norm)
 slabs = compiled(slabs)
 group_norm = compiled(group_norm)

@@ -97,8 +97,13 @@ def _prefetch_line(typing_context, address):
 
 
 @njit(nogil=True)
+def lead(run, n):
+    return min(n, (LINE - _address(run, 0) % LINE) % LINE // run.itemsize)
+
+
+@njit(nogil=True)
 def stream(source, n, target):
-    head = min(n, (LINE - _address(target, 0) % LINE) % LINE // target.itemsize)
+    head = lead(target, n)
     lines = (n - head) // (LINE // target.itemsize)
     for j in range(head):
         target[j] = source[j]

@@ -1,0 +1,82 @@
+"""JAX, compiled by jit; backward is the compiled function that `jax.vjp` returns, with what it keeps. It always uses all threads."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from normfast.benchmarks import formulas
+from normfast.benchmarks.formulas import EPS, LP_EPS, P
+from normfast.benchmarks.rivals import Contender
+
+
+def standardized(x, axes):
+    return jax.nn.standardize(x, axes, epsilon=EPS)
+
+
+def forward(case):
+    """The operation as a function of x, weight, bias and, for dropout, a key."""
+
+    def affine(xhat, weight, bias):
+        return xhat * formulas.along(weight, case) + formulas.along(bias, case)
+
+    def norm(x, weight, bias):
+        groups = formulas.grouped(case, x)
+        return affine(standardized(groups, formulas.reduced(case, groups.shape)).reshape(x.shape), weight, bias)
+
+    def rms_norm(x, weight):
+        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + EPS) * weight
+
+    def lp_norm(x):
+        return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), LP_EPS)
+
+    def dropout(x, key):
+        keep = jax.random.bernoulli(key, np.float32(1 - P), x.shape)
+        return jnp.where(keep, x / (1 - P), 0)
+
+    return {
+        "rms_norm": rms_norm,
+        "lp_norm": lp_norm,
+        "dropout": dropout,
+        "batch_norm_relu": lambda x, weight, bias: jax.nn.relu(norm(x, weight, bias)),
+        "batch_norm_inference": lambda x, weight, bias, mean, var: affine(
+            (x - formulas.along(mean, case)) * jax.lax.rsqrt(formulas.along(var, case) + EPS), weight, bias
+        ),
+        "moments": lambda x: (jnp.mean(x, axis=case.axis), jnp.var(x, axis=case.axis)),
+        "standardize": lambda x: jax.nn.standardize(x, 0, epsilon=0),
+    }.get(case.op, norm)
+
+
+def contender(problem, threads):
+    case = problem.case
+    if case.threads is not None:
+        return None
+    jax.config.update("jax_enable_x64", True)
+    names = {
+        "rms_norm": ("weight",), "lp_norm": (), "dropout": (), "moments": (), "standardize": (),
+        "batch_norm_inference": ("weight", "bias", "mean", "var"),
+    }.get(case.op, ("weight", "bias"))  # fmt: skip
+    operation = forward(case)
+    arrays = [jax.device_put(getattr(problem, name)) for name in ("x", *names)]
+    fixed = [jax.random.key(0)] if case.op == "dropout" else []
+    wait = jax.block_until_ready
+
+    if case.direction == "forward":
+        call = jax.jit(operation).lower(*arrays, *fixed).compile()
+        return Contender(lambda: wait(call(*arrays, *fixed)), lambda y: as_arrays(y if case.op == "moments" else (y,)))
+    dy = jax.device_put(problem.dy)
+    differentiated = jax.jit(lambda *inputs: jax.vjp(lambda *own: operation(*own, *fixed), *inputs))
+    if case.direction == "backward":
+        _, pull = differentiated(*arrays)
+        call = jax.jit(lambda pull, dy: pull(dy))
+        return Contender(lambda: wait(call(pull, dy)), as_arrays)
+
+    @jax.jit
+    def both(dy, *inputs):
+        y, pull = jax.vjp(lambda *own: operation(*own, *fixed), *inputs)
+        return y, *pull(dy)
+
+    return Contender(lambda: wait(both(dy, *arrays)), as_arrays)
+
+
+def as_arrays(results):
+    return tuple(np.asarray(values) for values in results)

@@ -1,0 +1,87 @@
+"""normfast itself, on one of its engines."""
+
+from contextlib import ExitStack
+
+import normfast as nf
+from normfast.benchmarks.formulas import P
+from normfast.benchmarks.rivals import Contender
+
+
+def contender(engine, problem, threads):
+    """The public calls; raises ImportError where the engine is not installed."""
+    case = problem.case
+    nf.engines.load(engine)
+
+    def state():
+        stack = ExitStack()
+        stack.enter_context(nf.use_engine(engine))
+        stack.enter_context(nf.threads(threads))
+        return stack
+
+    with state():
+        run, results = {"forward": forward, "backward": backward, "both": both}[case.direction](case, problem)
+    return Contender(run, results, state)
+
+
+def forward(case, problem):
+    x, out = problem.x, problem.out if case.out else None
+    if case.op == "moments":
+        return lambda: nf.moments(x, case.axis), lambda m: (m.mean, m.var())
+    if case.op == "standardize":
+        return lambda: nf.preprocessing.standardize(x, axis=case.axis, out=out), lambda y: (y,)
+    if case.op == "dropout":
+        return lambda: nf.dropout(x, P, rng=1, out=out), lambda y: (y,)
+    if case.op == "lp_norm":
+        return lambda: nf.lp_norm(x, out=out), lambda y: (y,)
+    weight, bias, axis = problem.weight, problem.bias, case.axis
+    if case.op == "batch_norm_inference":
+        return lambda: nf.batch_norm(x, problem.mean, problem.var, weight, bias, axis=axis, out=out), lambda y: (y,)
+    if case.op.startswith("batch_norm"):
+        activation = "relu" if case.op == "batch_norm_relu" else None
+        return lambda: nf.batch_norm_forward(x, weight, bias, axis=axis, activation=activation, out=out), lambda pair: pair[:1]
+    if case.op == "rms_norm":
+        return lambda: nf.rms_norm(x, weight, out=out), lambda y: (y,)
+    if case.op == "group_norm":
+        return lambda: nf.group_norm(x, case.groups, weight, bias, axis=axis, out=out), lambda y: (y,)
+    norm = getattr(nf, case.op)
+    return lambda: norm(x, weight, bias, axis=axis, out=out), lambda y: (y,)
+
+
+def trio(case, problem):
+    """forward(x) -> y, saved and backward(dy, saved) -> gradients."""
+    x, weight, bias, axis = problem.x, problem.weight, problem.bias, case.axis
+    if case.op == "dropout":
+        return lambda: nf.dropout_forward(x, P, rng=1), lambda dy, mask: (nf.dropout_backward(dy, mask),)
+    if case.op == "lp_norm":
+        return lambda: nf.lp_norm_forward(x), lambda dy, saved: nf.lp_norm_backward(dy, x, saved)
+    if case.op == "rms_norm":
+        return lambda: nf.rms_norm_forward(x, weight), lambda dy, stats: nf.rms_norm_backward(dy, x, stats, weight)
+    if case.op == "group_norm":
+        return (
+            lambda: nf.group_norm_forward(x, case.groups, weight, bias, axis=axis),
+            lambda dy, stats: nf.group_norm_backward(dy, x, stats, weight, num_groups=case.groups, axis=axis),
+        )
+    if case.op == "batch_norm_relu":
+        return (
+            lambda: nf.batch_norm_forward(x, weight, bias, axis=axis, activation="relu"),
+            lambda dy, stats: nf.batch_norm_backward(dy, x, stats, weight, bias=bias, axis=axis, activation="relu"),
+        )
+    norm, gradient = getattr(nf, f"{case.op}_forward"), getattr(nf, f"{case.op}_backward")
+    return lambda: norm(x, weight, bias, axis=axis), lambda dy, stats: gradient(dy, x, stats, weight, axis=axis)
+
+
+def backward(case, problem):
+    there, back = trio(case, problem)
+    dy, (_, saved) = problem.dy, there()
+    return lambda: back(dy, saved), tuple
+
+
+def both(case, problem):
+    there, back = trio(case, problem)
+    dy = problem.dy
+
+    def run():
+        y, saved = there()
+        return y, back(dy, saved)
+
+    return run, lambda pair: (pair[0], *pair[1])
