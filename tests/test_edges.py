@@ -40,6 +40,7 @@ def test_empty_arrays(engine, name, shape):
         for values in stats[:3] if isinstance(stats, tuple) else ():
             assert values is None or np.isnan(values).all()
         assert forward(x, out=y, **options)[0] is y
+        assert backward(x, x, stats, out=y, **options).dx is y
 
 
 @pytest.mark.parametrize("name", [name for name in NORMS if name not in ("rms", "lp")])

@@ -61,6 +61,37 @@ def test_bits_do_not_depend_on_threads(compiled, dtype, shape, axis, rng):
             assert everything(x, dy, axis) == expected, f"{threads} threads"
 
 
+@pytest.mark.parametrize(("shape", "axis"), SHAPES, ids=str)
+def test_bits_do_not_depend_on_the_way_past_the_caches(compiled, dtype, shape, axis, rng, monkeypatch):
+    x, dy = (1e3 + rng.standard_normal((2, *shape))).astype(dtype)
+    expected = everything(x, dy, axis)
+    monkeypatch.setattr("normfast.engines.compiled.STREAMED", 0)
+    assert everything(x, dy, axis) == expected
+
+
+def test_bits_do_not_depend_on_where_an_array_begins(compiled, dtype, rng, monkeypatch):
+    """Stores past the caches come in whole lines, so what stands before and after them is stored otherwise."""
+    x = rng.standard_normal((40, 6, 7, 9)).astype(dtype)
+    weight = rng.standard_normal(6).astype(dtype)
+    calls = {
+        "rows": lambda out: nf.layer_norm(x, axis=(1, 2, 3), out=out),
+        "short rows": lambda out: nf.layer_norm(x, out=out),
+        "slabs": lambda out: nf.batch_norm_forward(x, weight, activation="silu", out=out)[0],
+        "columns": lambda out: nf.batch_norm_forward(x, axis=-1, out=out)[0],
+        "runs": lambda out: nf.batch_norm(x, weight, weight**2, out=out),
+        "groups": lambda out: nf.group_norm(x, 2, weight, out=out),
+    }
+    for streamed in (1 << 40, 0):
+        monkeypatch.setattr("normfast.engines.compiled.STREAMED", streamed)
+        for name, call in calls.items():
+            expected = call(None)
+            for start in range(0, 17, 5):
+                memory = np.full(x.size + 20, 7, dtype)
+                assert (call(memory[start : start + x.size].reshape(x.shape)) == expected).all(), (name, streamed, start)
+                assert (memory[:start] == 7).all(), (name, streamed, start)
+                assert (memory[start + x.size :] == 7).all(), (name, streamed, start)
+
+
 def test_engines_agree(dtype, rng):
     """float64 results agree to 1e-12 and float32 ones to 2e-6 of their size (of the number of terms, for sums)."""
     for shape, axis in SHAPES:

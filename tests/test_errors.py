@@ -7,6 +7,7 @@ import normfast as nf
 
 X = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
 LN, BN = nf.layer_norm_forward(X)[1], nf.batch_norm_forward(X)[1]
+GN, IN = nf.group_norm_forward(X, 2)[1], nf.instance_norm_forward(X)[1]
 MASK = nf.dropout_forward(X, 0.5, rng=0)[1]
 READ_ONLY = np.zeros((6, 4), np.float32)
 READ_ONLY.flags.writeable = False
@@ -67,6 +68,21 @@ ALL = [
     ],
     *cases([nf.rms_norm, nf.rms_norm_forward], [case for case in NORM_CASES if "bias" not in case[2]]),
     *cases([nf.layer_norm, nf.layer_norm_forward, batch_norm, nf.batch_norm_forward], NORM_CASES),
+    *cases(
+        [
+            lambda dy, **o: nf.layer_norm_backward(dy, X, LN, **o),
+            lambda dy, **o: nf.rms_norm_backward(dy, X, LN, **o),
+            lambda dy, **o: nf.group_norm_backward(dy, X, GN, num_groups=2, **o),
+            lambda dy, **o: nf.instance_norm_backward(dy, X, IN, **o),
+            lambda dy, **o: nf.batch_norm_backward(dy, X, BN, **o),
+            lambda dy, **o: nf.lp_norm_backward(dy, X, LN.mean, **o),
+            lambda dy, **o: nf.mean_variance_norm_backward(dy, X, LN, axis=1, **o),
+            lambda dy, **o: nf.dropout_backward(dy, MASK, **o),
+            lambda dy, **o: nf.alpha_dropout_backward(dy, MASK, **o),
+            lambda dy, **o: nf.activation_backward(dy, X, "gelu", **o),
+        ],
+        [case for case in CASES if "out" in case[2] or "it needs" in case[2]],
+    ),
 ]
 
 
@@ -194,6 +210,18 @@ def test_nothing_is_written_when_something_is_wrong():
         lambda: nf.batch_norm_forward(X, activation="step", out=out),
         lambda: nf.batch_norm_forward(X, where=np.ones(7, bool), out=out),
         lambda: nf.activation(X, "step", out=out),
+        lambda: nf.layer_norm_backward(X, X, LN, np.ones(5), out=out),
+        lambda: nf.layer_norm_backward(X, X, LN, where=np.ones(7, bool), out=out),
+        lambda: nf.rms_norm_backward(X, X, BN, out=out),
+        lambda: nf.group_norm_backward(X, X, LN, num_groups=2, out=out),
+        lambda: nf.instance_norm_backward(X, X, IN, np.ones(5), out=out),
+        lambda: nf.batch_norm_backward(X, X, LN, out=out),
+        lambda: nf.batch_norm_backward(X, X, BN, activation="relu", bias=np.ones(5), out=out),
+        lambda: nf.lp_norm_backward(X, X, np.ones(4), out=out),
+        lambda: nf.mean_variance_norm_backward(X, X, LN, out=out),
+        lambda: nf.dropout_backward(X[:2], MASK, out=out[:2]),
+        lambda: nf.alpha_dropout_backward(X, None, out=out),
+        lambda: nf.activation_backward(X[:2], X, "relu", out=out),
     ):
         with pytest.raises((TypeError, ValueError)):
             call()

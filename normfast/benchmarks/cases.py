@@ -15,7 +15,7 @@ class Case:
     """One row of the table.
 
     `axis` is that of the features, of the channels (batch, group and instance norm) or of the reduction (moments, standardize). `threads`
-    None means all. `out` says whether the result goes to an array that is there (forward only). `series` is "models" or "scaling".
+    None means all. `out` says whether y or dx goes to an array that is there. `series` is "models" or "scaling".
     """
 
     op: str
@@ -65,17 +65,17 @@ class Case:
 def both_ways(op, model, *shape, **options):
     """Forward and backward, which most rows are."""
     forward = Case(op, model, shape, **options)
-    return [forward, replace(forward, direction="backward", out=False)]
+    return [forward, replace(forward, direction="backward")]
 
 
 def variants(op, model, *shape, dtypes=("float64", "bfloat16"), **options):
     """The other dtypes, one thread, the allocating call, and forward with backward."""
     case = Case(op, model, shape, **options)
-    backward = replace(case, direction="backward", out=False)
+    backward = replace(case, direction="backward")
     return [
         *(replace(one, dtype=dtype) for dtype in dtypes for one in (case, backward)),
         *(replace(one, threads=1) for one in (case, backward)),
-        replace(case, out=False),
+        *(replace(one, out=False) for one in (case, backward)),
         replace(case, direction="both", out=False),
     ]
 

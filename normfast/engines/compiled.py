@@ -1,56 +1,29 @@
-"""What the compiled engines share: how a block is cut into pieces, by its shape alone, and the working space of each piece.
+"""What the compiled engines share: which loop takes a block, cut as `policy.py` says, and the working space of each piece.
 
-Since the pieces and the order of their merging depend on the shape alone, the bits of a result do not depend on the number of
-threads. A block is C-contiguous, (a, r, c, s), kept along a and c and reduced along r and s; `drivers` are the loops of one engine.
+A block is C-contiguous, (a, r, c, s), kept along a and c and reduced along r and s; `drivers` are the loops of one engine.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
 
-from normfast.engines.threads import SERIAL, workers
+from normfast.engines.policy import (
+    SERIAL,
+    STREAMED,
+    WIDTH,
+    column_splits,
+    row_tiles,
+    rows_beside,
+    run_splits,
+    short_runs,
+    slab_splits,
+    workers,
+)
+from normfast.kernels.layer_norm import TOGETHER
 from normfast.kernels.normalize import PART
 
-PIECE = 65536  # values in a piece of a statistic: 256 kB of float32, so that 2 cores have 4 pieces from 1 MB on
 HALF, SINGLE, DOUBLE = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
-WIDTH = 512  # columns side by side: their sums stay in the first cache
-TILES = 32  # at most so many row tiles have dweight and dbias of their own
-
-
-def slab_splits(r, s):
-    """Pieces of a statistic with r runs of s values, along r and along s."""
-    if s > PIECE:
-        return r, -(-s // PIECE)
-    return max(1, min(r, r * s // PIECE)), 1
-
-
-def short_runs(x):
-    """Whether the runs of a block are measured as columns first: short ones cost more to begin than to add up, and lie far apart.
-
-    Scales must fit into what a float64 holds, which those of float32 do.
-    """
-    _, r, _, s = x.shape
-    return 1 < s <= 64 and r >= 8 and x.dtype == SINGLE
-
-
-def run_splits(s):
-    """Parts of a run of s values that a thread may take alone."""
-    return -(-s // PIECE)
-
-
-def rows_beside(c):
-    """Rows of c columns that a sweep takes as one: a call for each would cost more than the work."""
-    return max(1, WIDTH // c)
-
-
-def column_splits(r, c):
-    """Pieces of rows of a block (r, c): 256 rows or more each, so that their moments are small beside the block."""
-    return max(1, min(r // 256, r * c // PIECE))
-
-
-def row_tiles(rows, n):
-    """Tiles of rows that collect dweight and dbias: 32 rows or more each."""
-    return max(1, min(TILES, rows // 32, rows * n // 8192))
 
 
 @lru_cache(maxsize=64)
@@ -59,25 +32,29 @@ def constant(size, dtype, value):
     return np.full(size, value, dtype)  # nobody writes it; a read-only array would be another type to Numba
 
 
+def aligned(shape, dtype):
+    """An empty array that begins with a cache line: NumPy's own lie across them, and so does each vector that is loaded from them."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 class CompiledEngine:
     """The operations on checked, C-contiguous blocks; statistics are float64."""
 
-    def __init__(self, name, drivers, streamed, shortcuts=None):
-        """drivers: the loops for each pair (type of the values, type of the sums); streamed: bytes from which y goes past the caches."""
+    def __init__(self, name, drivers, shortcuts=None):
+        """drivers: the loops for each pair (type of the values, type of the sums); shortcuts: the way of most calls, where there is one."""
         self.name = name
         self._shortcuts = shortcuts
-        self._streamed = streamed
         self._drivers = drivers
         self._untyped = drivers[SINGLE, SINGLE]
 
     def _buffers(self, y, threads):
-        """Whether y goes past the caches, and a buffer for each thread to do so through, in whole cache lines."""
-        if y.nbytes < self._streamed:
+        """Whether y goes past the caches, and a buffer for each thread to do so through."""
+        if y.nbytes < STREAMED:
             return False, np.empty((threads, 0), y.dtype)
-        size = threads * PART * y.itemsize
-        memory = np.empty(size + 64, np.uint8)
-        start = -memory.ctypes.data % 64
-        return True, memory[start : start + size].view(y.dtype).reshape(threads, PART)
+        return True, aligned((threads, PART), y.dtype)
 
     def moments(self, x, mean, m2):
         """Mean and sum of squared deviations (a, c) of a block, summed in float64."""
@@ -93,25 +70,24 @@ class CompiledEngine:
         a, r, c, s = x.shape
         threads = workers(x.size)
         drivers = self._drivers[x.dtype, sums]
-        like, wide = x.dtype.type(0), sums.type(0)
         if short_runs(x):
             column_mean, column_m2, column_scale = np.empty((3, a, c * s))
             self.scaled_moments(x.reshape(a, r, c * s, 1), sums, column_mean, column_m2, column_scale)
             columns = (values.reshape(-1, s) for values in (column_mean, column_m2, column_scale))
-            self._untyped.merge_neighbours(float(r), *columns, mean.reshape(-1), m2.reshape(-1), threads)
+            self._untyped.merge_neighbours(float(r), *columns, mean.ravel(), m2.ravel(), threads)
             scale[...] = 1.0
         elif s > 1 or c == 1:
             splits_r, splits_s = slab_splits(r, s)
             piece_mean, piece_m2 = np.empty((2, a * c * splits_r * splits_s))
             drivers.slab_moments(
-                like, wide, x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2, mean.reshape(-1), m2.reshape(-1),
-                scale.reshape(-1), threads,
+                x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2, mean.ravel(), m2.ravel(),
+                scale.ravel(), threads,
             )  # fmt: skip
         else:
             splits = column_splits(r, c)
             piece_mean, piece_m2 = np.empty((2, a * splits, c))
             work = np.empty((threads, 6 * WIDTH), sums)
-            drivers.column_moments(like, wide, x.reshape(-1, c), r, splits, WIDTH, work, piece_mean, piece_m2, mean, m2, scale, threads)
+            drivers.column_moments(x.reshape(-1, c), r, splits, WIDTH, work, piece_mean, piece_m2, mean, m2, scale, threads)
 
     def layer_norm_at_once(self, x, weight, bias, axis, eps, centred, out, keep):
         """y, and if `keep` (3, ...) mean, rstd and var, for arguments that nobody has checked; None where they are not the simplest."""
@@ -126,10 +102,20 @@ class CompiledEngine:
         return self._shortcuts.batch_norm(x, mean, var, weight, bias, axis, eps, code, out, self.batch_norm)
 
     def layer_norm_forward(self, x, weight, bias, eps, centred, y, mean, rstd, var):
-        """Rows of (rows, n); weight and bias (n,) of x's type. Without centring it is RMS norm: mean is 0 and var the mean square."""
+        """Rows of (rows, n); weight and bias (n,) of x's type, float32 for one of 16 bits. Without centring it is RMS norm: mean is 0 and
+        var the mean square."""
         threads = workers(x.size)
+        if x.itemsize == 2:
+            words = x.view(np.uint16), y.view(np.uint16)
+            streamed, buffers = self._buffers(words[1], threads)
+            work = aligned((threads, 2, max(x.shape[1], TOGETHER)), SINGLE)
+            self._untyped.half_layer_norm_forward(
+                words[0], x.dtype != HALF, weight, bias, eps, centred, words[1], mean, rstd, var, streamed, work.view(np.uint32), work,
+                buffers, threads,
+            )  # fmt: skip
+            return
         self._drivers[x.dtype, x.dtype].layer_norm_forward(
-            x.dtype.type(0), x, weight, bias, eps, centred, y, mean, rstd, var, *self._buffers(y, threads), threads
+            x, weight, bias, eps, centred, y, mean, rstd, var, *self._buffers(y, threads), threads
         )
 
     def layer_norm_backward(self, dy, x, mean, rstd, weight, centred, dx):
@@ -139,24 +125,21 @@ class CompiledEngine:
         tile_dweight, tile_dbias = np.zeros((2, tiles, n), x.dtype)
         dweight, dbias = np.zeros((2, tiles, n))
         self._drivers[x.dtype, x.dtype].layer_norm_backward(
-            x.dtype.type(0), dy, x, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, *self._buffers(dx, tiles),
-            workers(x.size),
-        )  # fmt: skip
-        return dweight.sum(axis=0), dbias.sum(axis=0)
+            dy, x, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, *self._buffers(dx, tiles), workers(x.size)
+        )
+        return (dweight.sum(axis=0), dbias.sum(axis=0)) if tiles > 1 else (dweight[0], dbias[0])
 
     def group_norm_forward(self, x, weight, bias, s, eps, y, mean, rstd, var):
         """Rows (rows, n) that hold the channels of one group, s values each; weight and bias (groups, channels of a group), float64."""
         threads = workers(x.size)
-        self._drivers[x.dtype, x.dtype].group_norm_forward(
-            x.dtype.type(0), x, weight, bias, s, eps, y, mean, rstd, var, *self._buffers(y, threads), threads
-        )
+        self._drivers[x.dtype, x.dtype].group_norm_forward(x, weight, bias, s, eps, y, mean, rstd, var, *self._buffers(y, threads), threads)
 
     def group_norm_backward(self, dy, x, mean, rstd, weight, s, dx):
         """Writes dx and returns the sums of dy * xhat and of dy of each channel of each row, float64."""
         threads = workers(x.size)
         sum_dy, sum_dy_xhat = np.empty((2, x.size // s))
         self._drivers[x.dtype, x.dtype].group_norm_backward(
-            x.dtype.type(0), dy, x, mean, rstd, weight, s, sum_dy, sum_dy_xhat, dx, *self._buffers(dx, threads), threads
+            dy, x, mean, rstd, weight, s, sum_dy, sum_dy_xhat, dx, *self._buffers(dx, threads), threads
         )
         return sum_dy_xhat, sum_dy
 
@@ -164,51 +147,37 @@ class CompiledEngine:
         """weight, bias, mean, rstd and var (a, c), float64; the code is that of an activation, applied to y while it is in the cache."""
         a, r, c, s = x.shape
         threads = workers(x.size)
-        m2, scale = np.empty((2, a, c))
+        m2, scale = np.empty((a, c)), np.empty((a, c))
         if (s > 1 or c == 1) and a * c >= 4 * threads and not short_runs(x):
             splits_r, splits_s = slab_splits(r, s)
             piece_mean, piece_m2 = np.empty((2, a * c * splits_r * splits_s))
             self._drivers[x.dtype, x.dtype].slab_forward(
-                x.dtype.type(0), x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2,
-                weight.reshape(-1), bias.reshape(-1), eps, code, y.reshape(-1, s),
-                mean.reshape(-1), m2.reshape(-1), scale.reshape(-1), rstd.reshape(-1), var.reshape(-1),
+                x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2,
+                weight.ravel(), bias.ravel(), eps, code, y.reshape(-1, s),
+                mean.ravel(), m2.ravel(), scale.ravel(), rstd.ravel(), var.ravel(),
                 *self._buffers(y, threads), threads,
             )  # fmt: skip
         else:
             self.scaled_moments(x, x.dtype, mean, m2, scale)
-            self._untyped.finish_statistics(
-                float(r * s), eps, mean.reshape(-1), m2.reshape(-1), scale.reshape(-1), rstd.reshape(-1), var.reshape(-1)
-            )
+            self._untyped.finish_statistics(float(r * s), eps, mean.ravel(), m2.ravel(), scale.ravel(), rstd.ravel(), var.ravel())
             self.batch_norm(x, mean, rstd, weight, bias, code, y)
 
     def batch_norm(self, x, mean, rstd, weight, bias, code, y):
         """y = f((x - mean) * rstd * weight + bias), all of them (a, c), for the activation f of that code."""
         a, r, c, s = x.shape
         threads = workers(x.size)
-        drivers, like = self._drivers[x.dtype, x.dtype], x.dtype.type(0)
+        drivers = self._drivers[x.dtype, x.dtype]
         if s > 1 or c == 1:
-            factors = (mean.reshape(-1), rstd.reshape(-1), weight.reshape(-1), bias.reshape(-1))
+            factors = (mean.ravel(), rstd.ravel(), weight.ravel(), bias.ravel())
             drivers.slab_affine(
-                like, x.reshape(-1, s), r, c, run_splits(s), *factors, np.empty((5, a * c), x.dtype), code, y.reshape(-1, s),
+                x.reshape(-1, s), r, c, run_splits(s), *factors, np.empty((5, a * c), x.dtype), code, y.reshape(-1, s),
                 *self._buffers(y, threads), threads,
             )  # fmt: skip
         else:
             beside = rows_beside(c)
             work = np.empty((5, a, beside * c), x.dtype)
             drivers.column_affine(
-                like,
-                x.reshape(-1, c),
-                r,
-                mean,
-                rstd,
-                weight,
-                bias,
-                beside,
-                work,
-                code,
-                y.reshape(-1, c),
-                *self._buffers(y, threads),
-                threads,
+                x.reshape(-1, c), r, mean, rstd, weight, bias, beside, work, code, y.reshape(-1, c), *self._buffers(y, threads), threads
             )
 
     def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
@@ -220,8 +189,8 @@ class CompiledEngine:
             splits = slab_splits(r, s)
             piece_dy, piece_dy_xhat = np.empty((2, a * c * splits[0] * splits[1]))
             self._drivers[x.dtype, x.dtype].slab_backward(
-                x.dtype.type(0), dy.reshape(-1, s), x.reshape(-1, s), r, c, *splits, mean.reshape(-1), rstd.reshape(-1), weight.reshape(-1),
-                piece_dy, piece_dy_xhat, dbias.reshape(-1), dweight.reshape(-1), c1.reshape(-1), c2.reshape(-1), dx.reshape(-1, s),
+                dy.reshape(-1, s), x.reshape(-1, s), r, c, *splits, mean.ravel(), rstd.ravel(), weight.ravel(),
+                piece_dy, piece_dy_xhat, dbias.ravel(), dweight.ravel(), c1.ravel(), c2.ravel(), dx.reshape(-1, s),
                 *self._buffers(dx, threads), threads,
             )  # fmt: skip
         else:
@@ -233,7 +202,7 @@ class CompiledEngine:
         """Sums of dy and of dy * xhat, (a, c)."""
         a, r, c, s = x.shape
         threads = workers(x.size)
-        drivers, like = self._drivers[x.dtype, x.dtype], x.dtype.type(0)
+        drivers = self._drivers[x.dtype, x.dtype]
         if short_runs(x):
             columns = a, r, c * s, 1
             column_dy, column_dy_xhat = np.empty((2, a, c * s))
@@ -245,15 +214,15 @@ class CompiledEngine:
             splits = slab_splits(r, s)
             piece_dy, piece_dy_xhat = np.empty((2, a * c * splits[0] * splits[1]))
             drivers.slab_gradient_sums(
-                like, dy.reshape(-1, s), x.reshape(-1, s), r, c, *splits, mean.reshape(-1), rstd.reshape(-1), piece_dy, piece_dy_xhat,
-                sum_dy.reshape(-1), sum_dy_xhat.reshape(-1), threads,
+                dy.reshape(-1, s), x.reshape(-1, s), r, c, *splits, mean.ravel(), rstd.ravel(), piece_dy, piece_dy_xhat,
+                sum_dy.ravel(), sum_dy_xhat.ravel(), threads,
             )  # fmt: skip
         else:
             splits = column_splits(r, c)
             piece_dy, piece_dy_d = np.empty((2, a * splits, c))
             work, factors = np.empty((threads, 3 * WIDTH), x.dtype), np.empty((2, a, c), x.dtype)
             drivers.column_gradient_sums(
-                like, dy.reshape(-1, c), x.reshape(-1, c), r, splits, WIDTH, mean, rstd, work, factors, piece_dy, piece_dy_d, sum_dy,
+                dy.reshape(-1, c), x.reshape(-1, c), r, splits, WIDTH, mean, rstd, work, factors, piece_dy, piece_dy_d, sum_dy,
                 sum_dy_xhat, threads,
             )  # fmt: skip
 
@@ -261,48 +230,48 @@ class CompiledEngine:
         """dx = rstd * (dy * weight - c1 - xhat * c2), all of them (a, c); dx may be dy."""
         a, r, c, s = x.shape
         threads = workers(x.size)
-        drivers, like = self._drivers[x.dtype, x.dtype], x.dtype.type(0)
+        drivers = self._drivers[x.dtype, x.dtype]
         if s > 1 or c == 1:
-            factors = (values.reshape(-1) for values in (mean, rstd, weight, c1, c2))
+            factors = (values.ravel() for values in (mean, rstd, weight, c1, c2))
             drivers.slab_gradient(
-                like, dy.reshape(-1, s), x.reshape(-1, s), r, c, run_splits(s), *factors, np.empty((5, a * c), x.dtype), dx.reshape(-1, s),
+                dy.reshape(-1, s), x.reshape(-1, s), r, c, run_splits(s), *factors, np.empty((5, a * c), x.dtype), dx.reshape(-1, s),
                 *self._buffers(dx, threads), threads,
             )  # fmt: skip
         else:
             beside = rows_beside(c)
             work = np.empty((5, a, beside * c), x.dtype)
             drivers.column_gradient(
-                like, dy.reshape(-1, c), x.reshape(-1, c), r, mean, rstd, weight, c1, c2, beside, work, dx.reshape(-1, c),
+                dy.reshape(-1, c), x.reshape(-1, c), r, mean, rstd, weight, c1, c2, beside, work, dx.reshape(-1, c),
                 *self._buffers(dx, threads), threads,
             )  # fmt: skip
 
     def absolute_deviations(self, x, mean, total, most):
         """Sum and maximum of |x - mean| for each row of (rows, n)."""
-        self._drivers[x.dtype, x.dtype].absolute_deviations(x.dtype.type(0), x, mean, total, most, workers(x.size))
+        self._drivers[x.dtype, x.dtype].absolute_deviations(x, mean, total, most, workers(x.size))
 
     def count_signs(self, x, mean, limit, count, total):
         """For each row: how many deviations are at least `limit`, and the sum of their signs."""
-        self._drivers[x.dtype, x.dtype].count_signs(x.dtype.type(0), x, mean, limit, count, total, workers(x.size))
+        self._drivers[x.dtype, x.dtype].count_signs(x, mean, limit, count, total, workers(x.size))
 
     def add_signs(self, x, mean, limit, factor, dx):
         """dx += factor * sign(x - mean) in each row where the deviation is at least `limit`."""
-        self._drivers[x.dtype, x.dtype].add_signs(x.dtype.type(0), x, mean, limit, factor, dx, workers(x.size))
+        self._drivers[x.dtype, x.dtype].add_signs(x, mean, limit, factor, dx, workers(x.size))
 
     def row_norms(self, x, p, norm):
         """The p-norm of each row of (rows, n)."""
-        self._drivers[x.dtype, x.dtype].row_norms(x.dtype.type(0), x, p, norm, workers(x.size))
+        self._drivers[x.dtype, x.dtype].row_norms(x, p, norm, workers(x.size))
 
     def lp_gradient(self, dy, x, p, norm, eps, dx):
         """The gradient of x / max(norm, eps) for each row."""
-        self._drivers[x.dtype, x.dtype].lp_gradient(x.dtype.type(0), dy, x, p, norm, eps, dx, workers(x.size))
+        self._drivers[x.dtype, x.dtype].lp_gradient(dy, x, p, norm, eps, dx, workers(x.size))
 
     def activate(self, z, code, a):
         """a = f(z) on one run; the codes are those of `kernels/activations.py`."""
-        self._drivers[z.dtype, z.dtype].activate(z.dtype.type(0), z, code, a, workers(z.size))
+        self._drivers[z.dtype, z.dtype].activate(z, code, a, workers(z.size))
 
     def activate_gradient(self, da, z, code, dz):
         """dz = da * f'(z) on one run."""
-        self._drivers[z.dtype, z.dtype].activate_gradient(z.dtype.type(0), da, z, code, dz, workers(z.size))
+        self._drivers[z.dtype, z.dtype].activate_gradient(da, z, code, dz, workers(z.size))
 
     def widen(self, source, target):
         """A run of 16-bit floats as float32."""
@@ -325,9 +294,7 @@ class CompiledEngine:
         """y = x * scale where word `position + k` of the key's stream reaches the threshold, else 0; x and y are one run."""
         threads = workers(x.size)
         work = np.empty((threads, 1024), np.uint32)
-        self._drivers[x.dtype, x.dtype].dropout(
-            x.dtype.type(0), x, key, position, np.uint32(threshold), x.dtype.type(scale), work, y, threads
-        )
+        self._drivers[x.dtype, x.dtype].dropout(x, key, position, np.uint32(threshold), x.dtype.type(scale), work, y, threads)
 
     def random_words(self, key, position, words):
         """The words of the key's stream from `position` on."""

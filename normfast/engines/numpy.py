@@ -196,7 +196,7 @@ class NumpyEngine:
             xhat, *stats = (normalized if centred else root_mean_square)(x.astype(np.float64), (1,), eps)
             for target, value in zip((mean, var, rstd), stats, strict=True):
                 target[...] = value[:, 0]
-            y[...] = xhat * weight + bias
+            y[...] = (xhat * weight + bias).astype(np.result_type(y, np.float32))  # 16 bits are rounded from float32, as elsewhere
 
     def layer_norm_backward(self, dy, x, mean, rstd, weight, centred, dx):
         with np.errstate(all="ignore"):

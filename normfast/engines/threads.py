@@ -1,4 +1,4 @@
-"""How many threads a call uses: the one place that decides it.
+"""How many threads there are for a call.
 
 A forked child runs serially: a child of a process whose OpenMP pool has run hangs in its first parallel region (libgomp) or is
 ended by the runtime (Numba).
@@ -8,9 +8,6 @@ import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# Elements below which a call stays serial; 131,072 of float32 take layer norm about 50 us on one core. A second core is not always to be
-# had: BLAS's threads spin on it after a matmul (dropout of 128 x 256 between the matmuls of a network: 56 us serial, 236 us on two).
-SERIAL = 65536
 SPINS = "2000"  # 20 us
 
 _threads = ContextVar("normfast_threads", default=None)
@@ -116,10 +113,3 @@ def short_spins():
         yield
     finally:
         os.environ.pop("GOMP_SPINCOUNT", None)
-
-
-def workers(elements):
-    """Number of threads for a call over so many elements."""
-    if elements < SERIAL:
-        return 1
-    return min(get_num_threads(), 2 * elements // SERIAL)

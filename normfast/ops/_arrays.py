@@ -159,12 +159,12 @@ def parameter(values, layout, axes, dtype, name, default=None, out=None):
     return run if out is None else apart(run, out)
 
 
-def statistics(stats, layout, fields=("mean", "rstd")):
-    """Statistics of a forward call as float64 runs in the order of the block."""
+def statistics(stats, layout, fields=("mean", "rstd"), out=None):
+    """Statistics of a forward call as float64 runs in the order of the block, apart from `out`."""
     for field in fields:
         if not hasattr(stats, field):
             raise TypeError(f"stats must be what the forward call returned, with fields mean and rstd, got {type(stats).__name__}")
-    return [parameter(getattr(stats, field), layout, layout.kept, DOUBLE, f"stats.{field}") for field in fields]
+    return [parameter(getattr(stats, field), layout, layout.kept, DOUBLE, f"stats.{field}", None, out) for field in fields]
 
 
 def unset_statistics(x, *shape):
@@ -180,11 +180,14 @@ def gradient_dtype(x, weight):
     return x.dtype if weight is None or x.dtype in FLOATS else np.asarray(weight).dtype
 
 
-def direct(layout, *arrays, shape=None):
-    """The arrays as blocks, or in another shape, where a compiled kernel takes all of them as they lie, float32 or float64; else None."""
+def direct(layout, *arrays, shape=None, halves=False):
+    """The arrays as blocks, or in another shape, where a compiled kernel takes all of them as they lie, float32 or float64; else None.
+
+    halves: the kernel takes 16-bit values too.
+    """
     blocks = []
     for array in arrays:
-        block = layout.view(array, shape) if array.dtype in FLOATS else None
+        block = layout.view(array, shape) if halves or array.dtype in FLOATS else None
         if block is None:
             return None
         blocks.append(block)

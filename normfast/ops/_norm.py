@@ -13,7 +13,7 @@ from normfast import engines
 from normfast.engines.numpy import inverse_deviation
 from normfast.kernels.activations import IDENTITY
 from normfast.ops._arrays import DOUBLE, apart, computing, grouped, statistics
-from normfast.ops._pieces import Staged, part, shape_of, size_of, split
+from normfast.ops._pieces import Staged, part, shape_of, split
 from normfast.ops._rows import without_dependence
 from normfast.ops._statistics import Accumulator, block_moments
 from normfast.ops._stats import NormGradients, NormStats
@@ -37,13 +37,14 @@ class Course:
         self.fine = [kept or own for kept, own in zip(self.kept, self.affine, strict=True)]
         self.weight, self.bias = self._parameter(weight, x, affine, 1.0), self._parameter(bias, x, affine, 0.0)
         self.mask = None if where is None else where.transpose(self.order)
+        self.own = where is not None  # whether a piece of x is a copy, since values are replaced in it or dx is written before its last use
         # absolute deviations of masked values vanish where the mean, in float64, stands in for them
         self.dtype = DOUBLE if ord != 2 and where is not None else computing(x.dtype)
         self.pieces = split(shape) if x.size else []
         self.complete = all(
             cut.stop - cut.start == n for piece in self.pieces for cut, n, kept in zip(piece, shape, self.kept, strict=True) if not kept
         )
-        self.x = self.staged(x)
+        self.x, self.z = self.staged(x), self.staged(x)  # z has a buffer alone, for what the affine sweep returns
         self.statistic_shape = [n if kept else 1 for n, kept in zip(shape, self.kept, strict=True)]
         self.values = float(math.prod(n for n, kept in zip(shape, self.kept, strict=True) if not kept))
 
@@ -122,7 +123,7 @@ class Course:
         """Statistics of a group of pieces."""
         for piece in group:
             block = self.block(piece, self.kept)
-            run = self.x.load(piece, own=self.mask is not None).reshape(block)
+            run = self.x.load(piece, own=self.own).reshape(block)
             mask = None if self.mask is None else self.mask[piece].reshape(block)
             self.found.add(piece, block_moments(run, mask, self.dtype))
         count, mean, m2, scale, var, rstd = self.of(group, self.count, self.mean, self.found.m2, self.found.scale, self.var, self.rstd)
@@ -151,7 +152,7 @@ class Course:
 
     def _filled(self, piece):
         """The run of a piece in which the mean stands in for masked values."""
-        run = self.x.load(piece, own=self.mask is not None)
+        run = self.x.load(piece, own=self.own)
         if self.mask is not None:
             values = run.reshape(shape_of(piece))
             np.copyto(values, np.broadcast_to(part(self.mean, piece), values.shape), where=~self.mask[piece], casting="same_kind")
@@ -175,8 +176,8 @@ class Course:
 
     def backward(self, dy, dx):
         """Fill dx and return dweight and dbias, over the axes of the parameters, in float64."""
+        self.own |= self.ord != 2 and np.may_share_memory(dx, self.x.view)
         dy, dx = self.staged(dy), self.staged(dx)
-        self.z = np.empty(max(map(size_of, self.pieces), default=0), self.dtype)
         shape = [dim if own else 1 for dim, own in zip(self.x.view.shape, self.affine, strict=True)]
         dweight, dbias = np.zeros((2, *shape))
         c1, c2 = np.zeros((2, *self.statistic_shape))
@@ -193,6 +194,13 @@ class Course:
                 self._gradient(inputs, piece, c1, c2, limit, factor, dx)
         return dweight, dbias
 
+    def differentiate(self, statistics, dy):
+        """Replace dy, which takes part in nothing else, by the gradient of what the affine sweep returned."""
+        self.mean, self.rstd = (values.reshape(self.statistic_shape) for values in statistics)
+        dy = self.staged(dy)
+        for piece in self.pieces:
+            dy.place(piece)[...] = self._inputs(dy, piece)[1]
+
     def _inputs(self, dy, piece):
         """x, and the gradient of what the affine sweep returned; masked values are the mean and 0, so that they add nothing."""
         run = self._filled(piece)
@@ -200,7 +208,7 @@ class Course:
             return run, dy.load(piece)
         g = dy.load(piece, own=self.activation == IDENTITY)
         if self.activation != IDENTITY:
-            z = self.z[: run.size]
+            z = self.z.buffer(piece)
             self._affine(run, piece, IDENTITY, z)
             run_activation_backward(g, z, self.activation, z)
             g = z
@@ -278,10 +286,11 @@ def normalize(x, layout, affine, weight, bias, eps, out, where=None, **options):
     return y, NormStats(*(course.seen(values, layout) for values in (course.mean, course.rstd, course.var)), count)
 
 
-def gradients(dy, x, stats, layout, affine, weight, dtype, bias=None, **options):
+def gradients(dy, x, stats, layout, affine, weight, dtype, out, bias=None, **options):
     """The `NormGradients` of such a call, from the statistics that it returned."""
+    dy, x = apart(dy, out), apart(x, out)
     course = Course(x, layout, affine, weight, bias, **options)
-    course.take(statistics(stats, layout, ("mean", "rstd", "var")), stats.count, layout)
-    dx = np.empty_like(x, subok=False)
+    course.take(statistics(stats, layout, ("mean", "rstd", "var"), out), stats.count, layout)
+    dx = np.empty_like(x, subok=False) if out is None else out
     parameters = course.backward(dy, dx)
     return NormGradients(dx, *(course.seen(values, layout, course.affine).astype(dtype) for values in parameters))

@@ -12,14 +12,15 @@ def rows_forward(x, layout, weight, bias, eps, centred, out):
     mean, rstd, var = unset_statistics(x, layout.block[2])
     x, weight, bias = apart(x, out), apart(weight, out), apart(bias, out)
     y = np.empty_like(x) if out is None else out
-    for own, run, result in pieces_of_rows(layout, x, y):
+    for own, run, result in pieces_of_rows(layout, x, y, halves=True):
         engines.current().layer_norm_forward(run, weight, bias, eps, centred, result, mean[own], rstd[own], var[own])
     return y, mean, rstd, var
 
 
-def rows_backward(dy, x, layout, mean, rstd, weight, centred):
-    """dx, and dweight and dbias in float64 in the order of the block."""
-    dx, n = np.empty_like(x), layout.block[3]
+def rows_backward(dy, x, layout, mean, rstd, weight, centred, out):
+    """dx, and dweight and dbias in float64 in the order of the block; mean, rstd and weight lie apart from `out`."""
+    dy, x, n = apart(dy, out), apart(x, out), layout.block[3]
+    dx = np.empty_like(x) if out is None else out
     dweight, dbias = np.zeros(n), np.zeros(n)
     for own, gradient, run, result in pieces_of_rows(layout, dy, x, dx):
         more = engines.current().layer_norm_backward(gradient, run, mean[own], rstd[own], weight, centred, result)
@@ -35,15 +36,15 @@ def without_dependence(dx, n, centred):
     return dx
 
 
-def pieces_of_rows(layout, *arrays, limit=None):
+def pieces_of_rows(layout, *arrays, limit=None, halves=False):
     """Whole rows, piece by piece: which they are, and their values (rows, n) in each of the arrays, of which the last is to be written.
 
-    Arrays that a kernel takes as they lie are one piece, unless they have more than `limit` values.
+    Arrays that a kernel takes as they lie, `halves` too if so, are one piece, unless they have more than `limit` values.
     """
     if arrays[0].size == 0:
         return
     rows, n = layout.block[2:]
-    whole = direct(layout, *arrays, shape=(rows, n)) if limit is None or rows * n <= limit else None
+    whole = direct(layout, *arrays, shape=(rows, n), halves=halves) if limit is None or rows * n <= limit else None
     if whole is not None:
         yield slice(0, rows), *whole
         return

@@ -5,7 +5,7 @@ import numpy as np
 from normfast import engines
 from normfast.kernels import activations as codes
 from normfast.ops._arrays import apart, checked_out, computing, floating, same_shape
-from normfast.ops._pieces import Staged, elementwise
+from normfast.ops._pieces import Staged, elementwise, split
 
 CODES = {
     "relu": codes.RELU,
@@ -88,7 +88,7 @@ def activation_backward(da, z, name, *, out=None):
     name : str, None or pair of functions
         As in `activation`. The derivative of relu and leaky_relu at 0 is that of the left side.
     out : ndarray, optional
-        Of z's shape and dtype; takes dz. It may be da or z itself.
+        Of z's shape and dtype; takes dz. It may be da or z themselves or overlap them.
 
     Returns
     -------
@@ -104,17 +104,19 @@ def activation_backward(da, z, name, *, out=None):
     z, code = floating(z, "z"), checked_activation(name)
     da = same_shape(da, z, "da")
     checked_out(out, z)
-    z = apart(z, out)
-    da = da.copy() if out is not None and np.may_share_memory(da, out) else da
+    da, z = apart(da, out), apart(z, out)
+    shared = out is not None and np.may_share_memory(da, out)  # a kernel may write dz over z, but not over da
     result = np.empty(z.shape, z.dtype) if out is None else out
     if code == codes.IDENTITY:
         result[...] = da
         return result
-    pieces = elementwise(da, z, result)
+    pieces = split(z.shape) if shared and z.size else elementwise(da, z, result)
     gradient, source, target = (Staged(array, range(z.ndim), computing(z.dtype), pieces) for array in (da, z, result))
     for piece in pieces:
-        dz = target.place(piece)
-        run_activation_backward(gradient.load(piece), source.load(piece), code, dz)
+        run, dz = source.load(piece, own=shared), target.place(piece)
+        run_activation_backward(gradient.load(piece), run, code, run if shared else dz)
+        if shared:
+            dz[...] = run
         target.keep(piece, dz)
     return result
 

@@ -160,7 +160,7 @@ def checked_ord(ord):
     return ord
 
 
-def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activation=None, ord=2, where=None):
+def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activation=None, ord=2, where=None, out=None):
     """Gradients of `batch_norm_forward`, from the gradient dy of y.
 
     Parameters
@@ -177,6 +177,8 @@ def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activat
         The bias of the forward call; needed where it had an activation, whose argument is computed again.
     axis, activation, ord, where
         As in the forward call.
+    out : ndarray, optional
+        Of x's shape and dtype; takes dx. It may be dy or x themselves or overlap them.
 
     Returns
     -------
@@ -198,20 +200,28 @@ def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activat
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, kept=True, rows=checked_ord(ord) != 2)
     dtype, activation, where = gradient_dtype(x, weight), checked_activation(activation), checked_where(where, x)
-    weight, bias = _channels(weight, layout, "weight", 1), _channels(bias, layout, "bias", 0)
-    blocks = direct(layout, dy, x)
+    checked_out(out, x)
+    weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
+    dy, x = apart(dy, out), apart(x, out)
+    dx = np.empty_like(x) if out is None else out
+    blocks = direct(layout, dy, x, dx)
     if ord != 2 or where is not None or blocks is None:
         weight, bias = (layout.unpack(values, layout.kept) for values in (weight, bias))
-        return gradients(dy, x, stats, layout, layout.kept, weight, dtype, bias, ord=ord, activation=activation, where=where)
-    mean, rstd = (run.reshape(weight.shape) for run in statistics(stats, layout))
-    dx, dweight, dbias = np.empty_like(x), np.zeros(weight.shape), np.zeros(weight.shape)
+        return gradients(dy, x, stats, layout, layout.kept, weight, dtype, dx, bias=bias, ord=ord, activation=activation, where=where)
+    mean, rstd = (run.reshape(weight.shape) for run in statistics(stats, layout, out=out))
+    dweight, dbias = np.zeros((2, *weight.shape))
     if x.size:
-        (dy, x), target = blocks, layout.view(dx)
-        if activation != IDENTITY:  # its argument, then its gradient stand where dx will be
-            engines.current().batch_norm(x, mean, rstd, weight, bias, IDENTITY, target)
-            run_activation_backward(dy.reshape(-1), target.reshape(-1), activation, target.reshape(-1))
-            dy = target
-        dweight, dbias = engines.current().batch_norm_backward(dy, x, mean, rstd, weight, target)
+        dy_block, x_block, target = blocks
+        if activation != IDENTITY:  # its gradient stands where dx will be, which x must outlive
+            x_block = x_block.copy() if np.may_share_memory(x, dx) else x_block
+            if np.may_share_memory(dy, dx):
+                parameters = (layout.unpack(values, layout.kept) for values in (weight, bias))
+                Course(x, layout, layout.kept, *parameters, activation=activation).differentiate((mean, rstd), dx)
+            else:
+                engines.current().batch_norm(x_block, mean, rstd, weight, bias, IDENTITY, target)
+                run_activation_backward(dy_block.reshape(-1), target.reshape(-1), activation, target.reshape(-1))
+            dy_block = target
+        dweight, dbias = engines.current().batch_norm_backward(dy_block, x_block, mean, rstd, weight, target)
     dx = without_dependence(dx, layout.block[1] * layout.block[3], True)
     return NormGradients(dx, layout.unpack(dweight.astype(dtype), layout.kept), layout.unpack(dbias.astype(dtype), layout.kept))
 

@@ -106,7 +106,7 @@ def group_norm_forward(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-
     return y, stats
 
 
-def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=None):
+def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=None, out=None):
     """Gradients of `group_norm`, from the gradient dy of y.
 
     Parameters
@@ -119,6 +119,8 @@ def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=
         The weight of the forward call.
     num_groups, axis, where
         As in the forward call.
+    out : ndarray, optional
+        Of x's shape and dtype; takes dx. It may be dy or x themselves or overlap them.
 
     Returns
     -------
@@ -137,18 +139,20 @@ def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=
     dy = same_shape(dy, x, "dy")
     dtype = gradient_dtype(x, weight)
     layout, groups = _grouped(x, num_groups, axis)
-    weight = parameter(weight, layout, layout.kept, DOUBLE, "weight", 1)
+    checked_out(out, x)
+    weight = parameter(weight, layout, layout.kept, DOUBLE, "weight", 1, out)
     where, shape = checked_where(where, x), groups.shape
-    if where is None and (rows := _rows(layout, groups, dy, x)):
-        dx = np.empty_like(x)
-        mean, rstd = statistics(stats, layout_of(x.reshape(shape), (0, 1), kept=True))
-        sums = engines.current().group_norm_backward(*rows, mean, rstd, weight.reshape(shape[1:3]), groups.run, dx.reshape(groups.rows))
+    dy, x = apart(dy, out), apart(x, out)
+    dx = np.empty_like(x) if out is None else out
+    if where is None and (rows := _rows(layout, groups, dy, x, dx)):
+        mean, rstd = statistics(stats, layout_of(x.reshape(shape), (0, 1), kept=True), out=out)
+        sums = engines.current().group_norm_backward(*rows[:2], mean, rstd, weight.reshape(shape[1:3]), groups.run, rows[2])
         dweight, dbias = (total.reshape(x.shape[:2]).sum(axis=0).astype(dtype) for total in sums)
         return NormGradients(without_dependence(dx, groups.rows[1], True), dweight, dbias)
     options = {} if where is None else {"where": where.reshape(shape)}
     course = _course(x.reshape(shape), groups.axis)
-    dx, *parameters = gradients(dy.reshape(shape), x.reshape(shape), stats, *course, weight, dtype, **options)
-    return NormGradients(dx.reshape(x.shape), *(values.reshape(-1) for values in parameters))
+    _, *parameters = gradients(dy.reshape(shape), x.reshape(shape), stats, *course, weight, dtype, dx.reshape(shape), **options)
+    return NormGradients(dx, *(values.reshape(-1) for values in parameters))
 
 
 class Groups(NamedTuple):
@@ -244,12 +248,12 @@ def instance_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=No
     return group_norm_forward(x, _channels(x, axis), weight, bias, axis=axis, eps=eps, out=out)
 
 
-def instance_norm_backward(dy, x, stats, weight=None, *, axis=1):
+def instance_norm_backward(dy, x, stats, weight=None, *, axis=1, out=None):
     """Gradients of `instance_norm`, from the gradient dy of y.
 
     Parameters
     ----------
-    dy, x, stats, weight, axis
+    dy, x, stats, weight, axis, out
         As in `group_norm_backward`.
 
     Returns
@@ -266,7 +270,7 @@ def instance_norm_backward(dy, x, stats, weight=None, *, axis=1):
     array([[[ 0.2291, -0.3436,  0.1145]]])
     """
     x = floating(x)
-    return group_norm_backward(dy, x, stats, weight, num_groups=_channels(x, axis), axis=axis)
+    return group_norm_backward(dy, x, stats, weight, num_groups=_channels(x, axis), axis=axis, out=out)
 
 
 def _channels(x, axis):

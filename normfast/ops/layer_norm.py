@@ -104,7 +104,7 @@ def layer_norm_forward(x, weight=None, bias=None, *, axis=-1, eps=1e-5, where=No
     return y, NormStats(*(layout.unpack(values, layout.kept) for values in statistics), layout.block[3])
 
 
-def layer_norm_backward(dy, x, stats, weight=None, *, axis=-1, where=None):
+def layer_norm_backward(dy, x, stats, weight=None, *, axis=-1, where=None, out=None):
     """Gradients of `layer_norm`, from the gradient dy of y.
 
     Parameters
@@ -119,6 +119,8 @@ def layer_norm_backward(dy, x, stats, weight=None, *, axis=-1, where=None):
         The weight of the forward call.
     axis, where
         As in the forward call.
+    out : ndarray, optional
+        Of x's shape and dtype; takes dx. It may be dy or x themselves or overlap them.
 
     Returns
     -------
@@ -141,10 +143,11 @@ def layer_norm_backward(dy, x, stats, weight=None, *, axis=-1, where=None):
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)
     dtype = gradient_dtype(x, weight)
-    weight = parameter(weight, layout, layout.reduced, computing(x.dtype), "weight", 1)
+    checked_out(out, x)
+    weight = parameter(weight, layout, layout.reduced, computing(x.dtype), "weight", 1, out)
     where = checked_where(where, x)
     if where is not None:
-        return gradients(dy, x, stats, layout, layout.reduced, layout.unpack(weight, layout.reduced), dtype, where=where)
-    mean, rstd = statistics(stats, layout)
-    dx, dweight, dbias = rows_backward(dy, x, layout, mean, rstd, weight, True)
+        return gradients(dy, x, stats, layout, layout.reduced, layout.unpack(weight, layout.reduced), dtype, out, where=where)
+    mean, rstd = statistics(stats, layout, out=out)
+    dx, dweight, dbias = rows_backward(dy, x, layout, mean, rstd, weight, True, out)
     return NormGradients(dx, layout.unpack(dweight.astype(dtype), layout.reduced), layout.unpack(dbias.astype(dtype), layout.reduced))

@@ -77,7 +77,7 @@ def lp_norm_forward(x, ord=2, *, axis=-1, eps=1e-12, out=None):
     return y, layout.unpack(norm, layout.kept)
 
 
-def lp_norm_backward(dy, x, saved, *, ord=2, axis=-1, eps=1e-12):
+def lp_norm_backward(dy, x, saved, *, ord=2, axis=-1, eps=1e-12, out=None):
     """Gradient of `lp_norm`, from the gradient dy of y.
 
     Parameters
@@ -88,6 +88,8 @@ def lp_norm_backward(dy, x, saved, *, ord=2, axis=-1, eps=1e-12):
         The norms that `lp_norm_forward` returned.
     ord, axis, eps
         As in the forward call.
+    out : ndarray, optional
+        Of x's shape and dtype; takes dx. It may be dy or x themselves or overlap them.
 
     Returns
     -------
@@ -106,10 +108,12 @@ def lp_norm_backward(dy, x, saved, *, ord=2, axis=-1, eps=1e-12):
     x, p, eps = floating(x), checked_order(ord), checked_eps(eps)
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)
+    checked_out(out, x)
     norm = np.asarray(saved, np.float64)
     if norm.shape != layout.kept_shape:
         raise ValueError(f"saved has shape {norm.shape}: an x of shape {x.shape} needs {layout.kept_shape}, its shape without axis")
-    norm, dx = layout.pack(norm, layout.kept), np.empty_like(x)
+    norm, dy, x = apart(layout.pack(norm, layout.kept), out), apart(dy, out), apart(x, out)
+    dx = np.empty_like(x) if out is None else out
     for own, gradient, run, result in pieces_of_rows(layout, dy, x, dx):
         engines.current().lp_gradient(gradient, run, p, norm[own], eps, result)
     return InputGradient(dx)

@@ -56,7 +56,7 @@ def mean_variance_norm_forward(x, *, axis=None, eps=1e-9, out=None):
     return normalize(x, layout, (), None, None, checked_eps(eps), out)
 
 
-def mean_variance_norm_backward(dy, x, stats, *, axis=None):
+def mean_variance_norm_backward(dy, x, stats, *, axis=None, out=None):
     """Gradient of `mean_variance_norm`, from the gradient dy of y.
 
     Parameters
@@ -67,6 +67,8 @@ def mean_variance_norm_backward(dy, x, stats, *, axis=None):
         What `mean_variance_norm_forward` returned for x.
     axis : None, int or tuple of int
         The axes of the forward call.
+    out : ndarray, optional
+        Of x's shape and dtype; takes dx. It may be dy or x themselves or overlap them.
 
     Returns
     -------
@@ -83,7 +85,8 @@ def mean_variance_norm_backward(dy, x, stats, *, axis=None):
     """
     x = floating(x)
     dy = same_shape(dy, x, "dy")
-    return InputGradient(gradients(dy, x, stats, layout_of(x, _axes(x, axis)), (), None, x.dtype).dx)
+    checked_out(out, x)
+    return InputGradient(gradients(dy, x, stats, layout_of(x, _axes(x, axis)), (), None, x.dtype, out).dx)
 
 
 def _axes(x, axis):

@@ -98,7 +98,7 @@ def rms_norm_forward(x, weight=None, *, axis=-1, eps=1e-5, out=None):
     return y, NormStats(None, layout.unpack(rstd, layout.kept), layout.unpack(var, layout.kept), layout.block[3])
 
 
-def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1):
+def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1, out=None):
     """Gradients of `rms_norm`, from the gradient dy of y.
 
     Parameters
@@ -111,6 +111,8 @@ def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1):
         The weight of the forward call.
     axis : int or tuple of int
         The axes of the forward call.
+    out : ndarray, optional
+        Of x's shape and dtype; takes dx. It may be dy or x themselves or overlap them.
 
     Returns
     -------
@@ -130,7 +132,8 @@ def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1):
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)
     dtype = gradient_dtype(x, weight)
-    weight = parameter(weight, layout, layout.reduced, computing(x.dtype), "weight", 1)
-    (rstd,) = statistics(stats, layout, ("rstd",))
-    dx, dweight, _ = rows_backward(dy, x, layout, np.zeros(rstd.size), rstd, weight, False)
+    checked_out(out, x)
+    weight = parameter(weight, layout, layout.reduced, computing(x.dtype), "weight", 1, out)
+    (rstd,) = statistics(stats, layout, ("rstd",), out)
+    dx, dweight, _ = rows_backward(dy, x, layout, np.zeros(rstd.size), rstd, weight, False, out)
     return RMSNormGradients(dx, layout.unpack(dweight.astype(dtype), layout.reduced))

@@ -48,32 +48,32 @@ def forward(case, problem):
 
 
 def trio(case, problem):
-    """forward(x) -> y, saved and backward(dy, saved) -> gradients."""
+    """forward() -> y, saved and backward(dy, saved, out) -> gradients."""
     x, weight, bias, axis = problem.x, problem.weight, problem.bias, case.axis
     if case.op == "dropout":
-        return lambda: nf.dropout_forward(x, P, rng=1), lambda dy, mask: (nf.dropout_backward(dy, mask),)
+        return lambda: nf.dropout_forward(x, P, rng=1), lambda dy, mask, out: (nf.dropout_backward(dy, mask, out=out),)
     if case.op == "lp_norm":
-        return lambda: nf.lp_norm_forward(x), lambda dy, saved: nf.lp_norm_backward(dy, x, saved)
+        return lambda: nf.lp_norm_forward(x), lambda dy, saved, out: nf.lp_norm_backward(dy, x, saved, out=out)
     if case.op == "rms_norm":
-        return lambda: nf.rms_norm_forward(x, weight), lambda dy, stats: nf.rms_norm_backward(dy, x, stats, weight)
+        return lambda: nf.rms_norm_forward(x, weight), lambda dy, stats, out: nf.rms_norm_backward(dy, x, stats, weight, out=out)
     if case.op == "group_norm":
         return (
             lambda: nf.group_norm_forward(x, case.groups, weight, bias, axis=axis),
-            lambda dy, stats: nf.group_norm_backward(dy, x, stats, weight, num_groups=case.groups, axis=axis),
+            lambda dy, stats, out: nf.group_norm_backward(dy, x, stats, weight, num_groups=case.groups, axis=axis, out=out),
         )
     if case.op == "batch_norm_relu":
         return (
             lambda: nf.batch_norm_forward(x, weight, bias, axis=axis, activation="relu"),
-            lambda dy, stats: nf.batch_norm_backward(dy, x, stats, weight, bias=bias, axis=axis, activation="relu"),
+            lambda dy, stats, out: nf.batch_norm_backward(dy, x, stats, weight, bias=bias, axis=axis, activation="relu", out=out),
         )
     norm, gradient = getattr(nf, f"{case.op}_forward"), getattr(nf, f"{case.op}_backward")
-    return lambda: norm(x, weight, bias, axis=axis), lambda dy, stats: gradient(dy, x, stats, weight, axis=axis)
+    return lambda: norm(x, weight, bias, axis=axis), lambda dy, stats, out: gradient(dy, x, stats, weight, axis=axis, out=out)
 
 
 def backward(case, problem):
     there, back = trio(case, problem)
-    dy, (_, saved) = problem.dy, there()
-    return lambda: back(dy, saved), tuple
+    dy, out, (_, saved) = problem.dy, problem.out if case.out else None, there()
+    return lambda: back(dy, saved, out), tuple
 
 
 def both(case, problem):
@@ -82,6 +82,6 @@ def both(case, problem):
 
     def run():
         y, saved = there()
-        return y, back(dy, saved)
+        return y, back(dy, saved, None)
 
     return run, lambda pair: (pair[0], *pair[1])

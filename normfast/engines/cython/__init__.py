@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,13 +41,19 @@ def load():
         drivers, shortcuts = (importlib.import_module(f"{build}.{name}") for name in ("drivers", "shortcuts"))
     pairs = [("float", "float"), ("float", "double"), ("double", "double")]
     loops = {(np.dtype(DTYPES[x]), np.dtype(DTYPES[sums])): variant(drivers, x, sums) for x, sums in pairs}
-    return CompiledEngine("cython", loops, streamed=8 << 20, shortcuts=shortcuts)
+    return CompiledEngine("cython", loops, shortcuts=shortcuts)
 
 
 def variant(drivers, values, sums):
     """The drivers for one type of values and one of sums: looked up once, not by Cython's dispatch in every call."""
+    like, wide = DTYPES[values](0), DTYPES[sums](0)
     chosen = {}
     for name, driver in vars(drivers).items():
         signatures = getattr(driver, "__signatures__", {})
-        chosen[name] = signatures.get(values) or signatures.get(f"{values}|{sums}") or driver
+        if values in signatures:
+            chosen[name] = partial(signatures[values], like)
+        elif f"{values}|{sums}" in signatures:
+            chosen[name] = partial(signatures[f"{values}|{sums}"], like, wide)
+        else:
+            chosen[name] = driver
     return SimpleNamespace(**chosen)

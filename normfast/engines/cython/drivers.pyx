@@ -9,7 +9,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from numpy cimport PyArray_DATA, PyArray_DIM, import_array, ndarray
 
-from . cimport activations, columns, deviations, factors, group_norm, halves, layer_norm, lp_norm, moments, normalize, philox, slabs
+from . cimport activations, columns, deviations, factors, group_norm, half_rows, halves, layer_norm, lp_norm, moments, normalize, philox, slabs
 from .primitives cimport lane
 
 import_array()
@@ -398,6 +398,21 @@ def narrow_float16(ndarray bits, ndarray values, ndarray work_bits, ndarray work
                 words(bits) + lo, <float*>PyArray_DATA(values) + lo, min(n - lo, 1024), words(work_bits) + 1024 * t,
                 <float*>PyArray_DATA(work) + 1024 * t, halfwords(target) + lo,
             )
+
+
+def half_layer_norm_forward(
+    ndarray x, bint bfloat, ndarray weight, ndarray bias, double eps, bint centred, ndarray y, ndarray mean, ndarray rstd, ndarray var,
+    bint streamed, ndarray work_bits, ndarray work, ndarray buffers, int threads
+):
+    """x and y are words (rows, n); work is (threads, 2, a block of rows) of float32, work_bits the same memory, buffers (threads, words)."""
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), size = PyArray_DIM(work, 2), width = PyArray_DIM(buffers, 1), t
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        half_rows.half_rows(
+            halfwords(x), bfloat, <float*>PyArray_DATA(weight), <float*>PyArray_DATA(bias), n, eps, centred, halfwords(y), doubles(mean),
+            doubles(rstd), doubles(var), rows * t // threads, rows * (t + 1) // threads, streamed,
+            words(work_bits) + 2 * t * size, <float*>PyArray_DATA(work) + 2 * t * size,
+            words(work_bits) + (2 * t + 1) * size, <float*>PyArray_DATA(work) + (2 * t + 1) * size, halfwords(buffers) + width * t,
+        )
 
 
 # Dropout: x and y are one run; key is 4 uint64

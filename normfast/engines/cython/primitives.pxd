@@ -2,7 +2,7 @@
 
 from cython cimport floating
 from libc.math cimport pow, sqrt
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 ctypedef fused lane:  # the type a sum is taken in, where it may be wider than the values
     float
@@ -11,7 +11,13 @@ ctypedef fused lane:  # the type a sum is taken in, where it may be wider than t
 ctypedef fused item:
     float
     double
+    uint16_t
     uint32_t
+
+ctypedef fused written:
+    float
+    double
+    uint16_t
 
 
 cdef inline item* row(item* block, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
@@ -38,15 +44,15 @@ cdef extern from *:
     """
     #if defined(__AVX512F__)
     #include <immintrin.h>
-    #define NORMFAST_LANES 16
+    #define NORMFAST_VECTOR 64
     #define NORMFAST_STREAM(target, source) _mm512_stream_ps(target, _mm512_loadu_ps(source))
     #elif defined(__AVX__)
     #include <immintrin.h>
-    #define NORMFAST_LANES 8
+    #define NORMFAST_VECTOR 32
     #define NORMFAST_STREAM(target, source) _mm256_stream_ps(target, _mm256_loadu_ps(source))
     #elif defined(__SSE2__) || defined(_M_X64)
     #include <xmmintrin.h>
-    #define NORMFAST_LANES 4
+    #define NORMFAST_VECTOR 16
     #define NORMFAST_STREAM(target, source) _mm_stream_ps(target, _mm_loadu_ps(source))
     #endif
     #include <stdint.h>
@@ -63,30 +69,31 @@ cdef extern from *:
         for (Py_ssize_t j = 0; j < bytes; j += 64) __builtin_prefetch(run + j);
     #endif
     }
-    /* Non-temporal stores of whole vectors, plain ones at the ends; `n` counts floats. */
-    static void normfast_stream(const float *source, Py_ssize_t n, float *target) {
-    #ifdef NORMFAST_LANES
-        Py_ssize_t j = 0;
-        for (; j < n && (uintptr_t)(target + j) % (4 * NORMFAST_LANES); j++) target[j] = source[j];
-        for (; j + NORMFAST_LANES <= n; j += NORMFAST_LANES) NORMFAST_STREAM(target + j, source + j);
-        for (; j < n; j++) target[j] = source[j];
+    /* Non-temporal stores of whole vectors, plain ones at the ends. */
+    static void normfast_stream(const char *source, Py_ssize_t bytes, char *target) {
+    #ifdef NORMFAST_VECTOR
+        Py_ssize_t j = (Py_ssize_t)(-(uintptr_t)target % NORMFAST_VECTOR);
+        j = j < bytes ? j : bytes;
+        if (j) memcpy(target, source, (size_t)j);
+        for (; j + NORMFAST_VECTOR <= bytes; j += NORMFAST_VECTOR) NORMFAST_STREAM((float *)(target + j), (const float *)(source + j));
+        if (j < bytes) memcpy(target + j, source + j, (size_t)(bytes - j));
     #else
-        memcpy(target, source, (size_t)n * sizeof(float));
+        memcpy(target, source, (size_t)bytes);
     #endif
     }
     """
     double power_of_two "normfast_power_of_two"(double t) noexcept nogil
     void normfast_prefetch(const char* run, Py_ssize_t bytes) noexcept nogil
-    void normfast_stream(const float* source, Py_ssize_t n, float* target) noexcept nogil
+    void normfast_stream(const char* source, Py_ssize_t bytes, char* target) noexcept nogil
 
 
-cdef inline void stream(floating* source, Py_ssize_t n, floating* target) noexcept nogil:
-    normfast_stream(<const float*>source, n * (<Py_ssize_t>sizeof(floating) // 4), <float*>target)
+cdef inline void stream(written* source, Py_ssize_t n, written* target) noexcept nogil:
+    normfast_stream(<const char*>source, n * <Py_ssize_t>sizeof(written), <char*>target)
 
 
-cdef inline Py_ssize_t lead(floating* run, Py_ssize_t n) noexcept nogil:
-    return min(n, <Py_ssize_t>(-<size_t>run % 64 // sizeof(floating)))
+cdef inline Py_ssize_t lead(written* run, Py_ssize_t n) noexcept nogil:
+    return min(n, <Py_ssize_t>(-<size_t>run % 64 // sizeof(written)))
 
 
-cdef inline void prefetch(floating* run, Py_ssize_t n) noexcept nogil:
-    normfast_prefetch(<const char*>run, n * <Py_ssize_t>sizeof(floating))
+cdef inline void prefetch(written* run, Py_ssize_t n) noexcept nogil:
+    normfast_prefetch(<const char*>run, n * <Py_ssize_t>sizeof(written))

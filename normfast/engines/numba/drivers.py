@@ -8,6 +8,7 @@ from normfast.engines.numba.kernels import (
     deviations,
     factors,
     group_norm,
+    half_rows,
     halves,
     layer_norm,
     lp_norm,
@@ -287,6 +288,16 @@ def narrow_float16(bits, values, work_bits, work, target, threads):
         for b in range(blocks * t // threads, blocks * (t + 1) // threads):
             lo, hi = 1024 * b, min(n, 1024 * (b + 1))
             halves.narrow_float16(bits[lo:hi], values[lo:hi], hi - lo, work_bits[t], work[t], target[lo:hi])
+
+
+def half_layer_norm_forward(x, bfloat, weight, bias, eps, centred, y, mean, rstd, var, streamed, work_bits, work, buffers, threads):
+    rows, n = x.shape
+    for t in prange(threads):
+        lo, hi = rows * t // threads, rows * (t + 1) // threads
+        half_rows.half_rows(
+            x, bfloat, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi, streamed, work_bits[t, 0], work[t, 0], work_bits[t, 1],
+            work[t, 1], buffers[t],
+        )  # fmt: skip
 
 
 # Dropout: x and y are one run; key is 4 uint64

@@ -13,6 +13,7 @@ from normfast.kernels import (
     deviations,
     factors,
     group_norm,
+    half_rows,
     halves,
     layer_norm,
     lp_norm,
@@ -69,3 +70,4 @@ philox = compiled(philox)
 lp_norm = compiled(lp_norm)
 deviations = compiled(deviations)
 halves = compiled(halves)
+half_rows = compiled(half_rows)
