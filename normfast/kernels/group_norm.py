@@ -27,7 +27,7 @@ def group_norm_rows(x, weight, bias, k, s, groups, eps, y, mean, rstd, var, lo, 
             left = j * s
             affine_sweep(
                 chunk(xi, left, left + s), s, cast(scale, like), cast(high, like), a, a_low, b, IDENTITY,
-                chunk(yi, left, left + s), streamed, buffer,
+                chunk(row(x, min(i + 1, hi - 1), k * s), left, left + s), chunk(yi, left, left + s), streamed, buffer,
             )  # fmt: skip
 
 

@@ -11,9 +11,7 @@ from normfast.kernels.primitives import *
 WORDS = 256  # written past the caches at once
 
 
-def half_rows(
-    x, bfloat, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi, streamed, bits, values, result_bits, result, words
-):
+def half_rows(x, bfloat, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi, streamed, bits, values, result_bits, result, words):
     """`layer_norm_rows` of such rows; `words` is space for WORDS of them."""
     step = max(TOGETHER // n // 4 * 4, 1)
     i = lo

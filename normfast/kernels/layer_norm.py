@@ -13,7 +13,7 @@ TOGETHER = 4096  # values of short rows measured together, while they are in the
 
 def layer_norm_rows(x, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi, streamed, buffer):
     """Forward, rows lo..hi; if `streamed`, y goes past the caches through the buffer."""
-    step = max(TOGETHER // n // 4 * 4, 1)
+    step = max(TOGETHER // n // 4 * 4, 1) if n <= ASIDE else 1
     group = PART // n if streamed and n <= SHORT else 0  # short rows go past the caches together, since they end within a cache line
     i = lo
     while i < hi:
@@ -26,11 +26,14 @@ def layer_norm_rows(x, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi
             xk = row(x, k, n)
             scale, high, r, low = centre(mean[k], rstd[k], xk[0])
             rounded = cast(r, xk[0])
-            prefetch(row(x, min(k + step, hi - 1), n), n)
+            following = row(x, min(k + step, hi - 1), n)
             beside = (k - i) % group if group > 1 else 0  # the rows before it in the buffer
+            target = chunk(buffer, beside * n, PART) if group > 1 else row(y, k, n)
+            if group > 1:
+                prefetch(following, n)
             weighted_sweep(
                 xk, n, cast(scale, xk[0]), cast(high, xk[0]), rounded, cast(r - rounded, xk[0]), cast(low, xk[0]), weight, bias,
-                chunk(buffer, beside * n, PART) if group > 1 else row(y, k, n), streamed and group <= 1, buffer,
+                following, target, streamed and group <= 1, buffer,
             )  # fmt: skip
             if group > 1 and (beside + 1 == group or k + 1 == stop):
                 stream(buffer, (beside + 1) * n, row(y, k - beside, n))

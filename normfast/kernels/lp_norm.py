@@ -3,10 +3,39 @@
 p = 0 counts the values that are not zero. Values are multiplied by a power of two first, so that no power overflows or vanishes.
 """
 
+from normfast.kernels.activations import *
+from normfast.kernels.factors import *
 from normfast.kernels.moments import *
+from normfast.kernels.normalize import *
 from normfast.kernels.primitives import *
+from normfast.kernels.rows import *
 
 INFINITE = 1e300  # p beyond it is an infinity
+
+
+TOGETHER = 4096  # values of rows divided while they are in the first cache
+
+
+def lp_norm_rows(x, rows, n, p, eps, y, norm, unit, scale, high, a, a_low, b, lo, hi, streamed, buffer):
+    """y = x / max(norm, eps) for the rows lo..hi of all; `unit` and the factors of each row are working space."""
+    like = row(x, 0, n)[0]
+    step = max(TOGETHER // n // 4 * 4, 1)
+    i = lo
+    while i < hi:
+        stop = min(i + step, hi)
+        if p == 2.0:
+            row_statistics(x, n, False, i, stop, like, unit, norm, unit)
+        for k in range(i, stop):
+            norm[k] = sqrt(norm[k]) / unit[k] if p == 2.0 else row_norm(row(x, k, n), n, p)
+            divisor = norm[k] if norm[k] > eps or norm[k] != norm[k] else eps
+            s, h, r, _ = centre(0.0, 1.0 / divisor if divisor != 0.0 else 0.0, like)
+            scale[k] = s
+            high[k] = h
+            a[k] = r
+            a_low[k] = r - a[k]
+            b[k] = 0.0
+        affine_runs(x, i, stop, 1, rows, n, 1, scale, high, a, a_low, b, IDENTITY, y, streamed, buffer)
+        i = stop
 
 
 def row_norm(x, n, p):

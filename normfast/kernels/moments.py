@@ -2,8 +2,8 @@
 
 Welford (1962) updates mean and m2 with one value x: d = x - mean; mean += d / n; m2 += d * d - d * d / n. The same identity holds
 for a block, with sum(d) and sum(d * d) in the place of d and d * d, and then costs no division per value (per value: 3x slower).
-The deviations are taken from the running mean, so nothing cancels however large the mean is. The first HEAD values have no mean
-yet: they are summed in float64 from the first value. Partial results merge by Chan, Golub and LeVeque (1979).
+The deviations are taken from the running mean, so nothing cancels however large the mean is. At first that is the mean of HEAD values,
+summed in float64 from the first of them. Partial results merge by Chan, Golub and LeVeque (1979).
 
 float32 sums of squares overflow above 1e19 and vanish below 1e-19, float64 ones at 1e154 and 1e-154. Where that shows (m2 not
 within reach, also for constant data) the values are multiplied by a power of two, which is exact, and summed again.
@@ -26,12 +26,14 @@ def extend(x, n, scale, count, mean, rest, m2, like):
     """
     lo = 0
     if count == 0:
-        lo = min(n, HEAD)
+        m = min(n, HEAD)
         first = 1.0 * x[0] * scale
-        d, dd = shifted_sums(x, lo, scale, first)
-        count = lo
-        mean, rest = split_sum(first, d / count)
-        m2 = dd - d * d / count
+        d, dd = shifted_sums(x, m, scale, first)
+        mean, rest = split_sum(first, d / m)
+        if m == n:  # else the mean of these values is only where the sums start, so that whole blocks are left
+            lo = m
+            count = m
+            m2 = dd - d * d / m
     while lo < n:
         m = min(n - lo, BLOCK)
         shift = cast(mean, like)

@@ -69,9 +69,12 @@ def multiply_columns(x, n, factor, y):
 # Past the caches where an output is larger than they are
 
 
-def affine_sweep(x, n, scale, high, a, a_low, b, code, y, streamed, buffer):
-    """`affine_run`, then the activation of that code; past the caches, through the buffer, if `streamed`."""
-    part = LINES if streamed and code == IDENTITY else PART
+def affine_sweep(x, n, scale, high, a, a_low, b, code, following, y, streamed, buffer):
+    """`affine_run`, then the activation of that code; past the caches, through the buffer, if `streamed`.
+
+    The values of the run `following` are asked for then, since reading and storing past the caches take turns otherwise.
+    """
+    part = LINES if streamed and code <= RELU else PART
     left = 0
     m = lead(y, n) if streamed else min(n, part)
     while left < n:
@@ -80,17 +83,20 @@ def affine_sweep(x, n, scale, high, a, a_low, b, code, y, streamed, buffer):
         if code != IDENTITY:
             activate(target, m, code, target)
         if streamed:
+            prefetch(chunk(following, left, left + m), m)
             stream(buffer, m, chunk(y, left, left + m))
         left += m
         m = min(n - left, part)
 
 
-def weighted_sweep(x, n, scale, high, r, r_low, low, weight, bias, y, streamed, buffer):
-    """`weighted_run` in the same way."""
+def weighted_sweep(x, n, scale, high, r, r_low, low, weight, bias, following, y, streamed, buffer):
+    """`weighted_run` in the same way; the values of the run `following` are asked for."""
     left = 0
     m = lead(y, n) if streamed else n
     while left < n:
         target = buffer if streamed else y
+        if streamed:
+            prefetch(chunk(following, left, left + m), m)
         weighted_run(
             chunk(x, left, left + m), m, scale, high, r, r_low, low, chunk(weight, left, left + m), chunk(bias, left, left + m), target
         )
@@ -146,8 +152,8 @@ def affine_runs(x, lo, hi, r, c, s, splits, scale, high, a, a_low, b, code, y, s
         k = q + channel
         target = chunk(buffer, beside * s, PART) if group > 1 else chunk(row(y, run, s), left, right)
         affine_sweep(
-            chunk(row(x, run, s), left, right), right - left, scale[k], high[k], a[k], a_low[k], b[k], code, target,
-            streamed and group <= 1, buffer,
+            chunk(row(x, run, s), left, right), right - left, scale[k], high[k], a[k], a_low[k], b[k], code,
+            chunk(row(x, run, s), left, right), target, streamed and group <= 1, buffer,
         )  # fmt: skip
         beside += 1
         if group > 1 and (beside == group or i + 1 == hi):
@@ -222,8 +228,8 @@ def gradient_columns_sweep(dy, x, n, scaled, scale, high, a, p, q, dx, streamed,
         target = buffer if streamed else dx
         if scaled:
             scaled_gradient_columns(
-                chunk(dy, left, right), chunk(x, left, right), m, chunk(scale, left, right), chunk(high, left, right), chunk(a, left, right),
-                chunk(p, left, right), chunk(q, left, right), target,
+                chunk(dy, left, right), chunk(x, left, right), m, chunk(scale, left, right), chunk(high, left, right),
+                chunk(a, left, right), chunk(p, left, right), chunk(q, left, right), target,
             )  # fmt: skip
         else:
             gradient_columns(

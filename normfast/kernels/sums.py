@@ -50,11 +50,13 @@ def weighted_gradient_sums(dy, x, weight, n, scale, high, r, low, dweight, dbias
     """
     s0 = q0 = cast(0.0, high)
     for j in range(n):
-        t = dy[j] * ((x[j] * scale - high) * r + low)
-        s0 += dy[j] * weight[j]
-        q0 += t * weight[j]
+        g = dy[j]
+        w = weight[j]
+        t = g * ((x[j] * scale - high) * r + low)
+        s0 += g * w
+        q0 += t * w
         dweight[j] += t
-        dbias[j] += dy[j]
+        dbias[j] += g
     return s0, q0
 
 

@@ -36,15 +36,15 @@ def without_dependence(dx, n, centred):
     return dx
 
 
-def pieces_of_rows(layout, *arrays, limit=None, halves=False):
+def pieces_of_rows(layout, *arrays, halves=False):
     """Whole rows, piece by piece: which they are, and their values (rows, n) in each of the arrays, of which the last is to be written.
 
-    Arrays that a kernel takes as they lie, `halves` too if so, are one piece, unless they have more than `limit` values.
+    Arrays that a kernel takes as they lie, `halves` too if so, are one piece.
     """
     if arrays[0].size == 0:
         return
     rows, n = layout.block[2:]
-    whole = direct(layout, *arrays, shape=(rows, n), halves=halves) if limit is None or rows * n <= limit else None
+    whole = direct(layout, *arrays, shape=(rows, n), halves=halves)
     if whole is not None:
         yield slice(0, rows), *whole
         return

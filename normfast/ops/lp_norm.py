@@ -3,9 +3,7 @@
 import numpy as np
 
 from normfast import engines
-from normfast.kernels.activations import IDENTITY
 from normfast.ops._arrays import apart, checked_eps, checked_out, floating, layout_of, same_shape
-from normfast.ops._pieces import LIMIT
 from normfast.ops._rows import pieces_of_rows
 from normfast.ops._stats import InputGradient
 
@@ -68,12 +66,8 @@ def lp_norm_forward(x, ord=2, *, axis=-1, eps=1e-12, out=None):
     x = apart(x, out)
     y = np.empty_like(x) if out is None else out
     engine, norm = engines.current(), np.zeros(layout.block[2])
-    for own, run, result in pieces_of_rows(layout, x, y, limit=LIMIT):
-        engine.row_norms(run, p, norm[own])
-        divisor = np.maximum(norm[own], eps)
-        zeros, block = np.zeros((1, len(run))), (1, 1, *run.shape)
-        factors = np.divide(1.0, divisor, out=np.zeros((1, len(run))), where=divisor != 0)
-        engine.batch_norm(run.reshape(block), zeros, factors, zeros + 1.0, zeros, IDENTITY, result.reshape(block))
+    for own, run, result in pieces_of_rows(layout, x, y):
+        engine.lp_norm_forward(run, p, eps, result, norm[own])
     return y, layout.unpack(norm, layout.kept)
 
 

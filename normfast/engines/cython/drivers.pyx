@@ -330,10 +330,18 @@ def add_signs(floating like, ndarray x, ndarray mean, ndarray limit, ndarray fac
         )
 
 
-def row_norms(floating like, ndarray x, double p, ndarray norm, int threads):
-    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), i
-    for i in prange(rows, nogil=True, num_threads=threads, schedule="static"):
-        doubles(norm)[i] = lp_norm.row_norm(data(x, like) + i * n, n, p)
+def lp_norm_forward(
+    floating like, ndarray x, double p, double eps, ndarray y, ndarray norm, ndarray unit, ndarray work_factors, bint streamed,
+    ndarray buffers, int threads
+):
+    """unit and work_factors are working space, (rows,) and (5, rows) of x's type."""
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), width = PyArray_DIM(buffers, 1), t
+    cdef floating* f = data(work_factors, like)
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        lp_norm.lp_norm_rows(
+            data(x, like), rows, n, p, eps, data(y, like), doubles(norm), doubles(unit), f, f + rows, f + 2 * rows, f + 3 * rows, f + 4 * rows,
+            rows * t // threads, rows * (t + 1) // threads, streamed, data(buffers, like) + width * t,
+        )
 
 
 def lp_gradient(floating like, ndarray dy, ndarray x, double p, ndarray norm, double eps, ndarray dx, int threads):

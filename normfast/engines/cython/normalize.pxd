@@ -1,7 +1,7 @@
 cimport cython
 from cython cimport floating
-from .activations cimport IDENTITY, activate
-from .primitives cimport chunk, lane, lead, row, stream
+from .activations cimport IDENTITY, RELU, activate
+from .primitives cimport chunk, lane, lead, prefetch, row, stream
 
 cdef Py_ssize_t LINES, PART, SHORT
 
@@ -42,13 +42,13 @@ cdef void multiply_columns(floating* x, Py_ssize_t n, lane* factor, lane* y) noe
 
 @cython.locals(left=Py_ssize_t, m=Py_ssize_t, part=Py_ssize_t, target="floating*")
 cdef void affine_sweep(
-    floating* x, Py_ssize_t n, floating scale, floating high, floating a, floating a_low, floating b, int code, floating* y,
+    floating* x, Py_ssize_t n, floating scale, floating high, floating a, floating a_low, floating b, int code, floating* following, floating* y,
     bint streamed, floating* buffer) noexcept nogil
 
 @cython.locals(left=Py_ssize_t, m=Py_ssize_t, target="floating*")
 cdef void weighted_sweep(
     floating* x, Py_ssize_t n, floating scale, floating high, floating r, floating r_low, floating low, floating* weight, floating* bias,
-    floating* y, bint streamed, floating* buffer) noexcept nogil
+    floating* following, floating* y, bint streamed, floating* buffer) noexcept nogil
 
 @cython.locals(left=Py_ssize_t, m=Py_ssize_t, target="floating*")
 cdef void gradient_sweep(

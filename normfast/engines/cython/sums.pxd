@@ -12,7 +12,7 @@ cdef (double, double) shifted_sums(floating* x, Py_ssize_t n, lane scale, lane s
 cdef (double, double) gradient_sums(
     floating* dy, floating* x, Py_ssize_t n, floating scale, floating high) noexcept nogil
 
-@cython.locals(j=Py_ssize_t, t=floating, s0=floating, q0=floating)
+@cython.locals(j=Py_ssize_t, g=floating, w=floating, t=floating, s0=floating, q0=floating)
 cdef (double, double) weighted_gradient_sums(
     floating* dy, floating* x, floating* weight, Py_ssize_t n, floating scale, floating high, floating r, floating low,
     floating* dweight, floating* dbias) noexcept nogil

@@ -233,9 +233,12 @@ def add_signs(like, x, mean, limit, factor, dx, threads):
         deviations.add_signs(x[i], x.shape[1], mean[i], limit[i], factor[i], dx[i])
 
 
-def row_norms(like, x, p, norm, threads):
-    for i in prange(x.shape[0]):
-        norm[i] = lp_norm.row_norm(x[i], x.shape[1], p)
+def lp_norm_forward(like, x, p, eps, y, norm, unit, work_factors, streamed, buffers, threads):
+    rows, n = x.shape
+    scale, high, a, a_low, b = work_factors[0], work_factors[1], work_factors[2], work_factors[3], work_factors[4]
+    for t in prange(threads):
+        lo, hi = rows * t // threads, rows * (t + 1) // threads
+        lp_norm.lp_norm_rows(x, rows, n, p, eps, y, norm, unit, scale, high, a, a_low, b, lo, hi, streamed, buffers[t])
 
 
 def lp_gradient(like, dy, x, p, norm, eps, dx, threads):
