@@ -93,9 +93,16 @@ class BuildKernels(build_ext):
         except (CCompilerError, CompileError, ExecError, LinkError, PlatformError):
             openmp = []
             warn("this compiler has no OpenMP: the Cython engine will use one thread")
+        levels = LEVELS if kind == "unix" else MSVC_LEVELS
+        for level in LEVELS:
+            try:
+                self.try_compiler(levels[level])
+            except (CCompilerError, CompileError, ExecError, LinkError, PlatformError):
+                self.extensions = [extension for extension in self.extensions if f".{level}." not in extension.name]
+                warn(f"this compiler cannot build for {level}: processors that have it will run another build")
         for extension in self.extensions:
             *_, level, name = extension.name.split(".")
-            flags = FLAGS[kind] + (LEVELS if kind == "unix" else MSVC_LEVELS)[level] + openmp
+            flags = FLAGS[kind] + levels[level] + openmp
             extension.extra_compile_args = (
                 flags + (REORDER_FLAGS[kind] if name in REORDERED else []) + (ALIAS_FLAGS[kind] if name in ALIASED else [])
             )
