@@ -228,3 +228,17 @@ def test_running_statistics(rng):
         nf.update_running(mean, var, one, momentum=None, num_batches=k)
     agree(mean, batches.mean(axis=(0, 1)), "population mean", units=16)
     agree(var, batches.var(axis=1, ddof=1).mean(axis=0), "population var", units=16)
+
+
+def test_rows_without_centring(engine, dtype, rng):
+    """RMS and p-norms of rows of any length, where new memory holds NaN."""
+    for rows, n in ROWS:
+        x = (3 + rng.standard_normal((rows, n))).astype(dtype)
+        wide = x.astype(np.longdouble)
+        for name, function, expected in (
+            ("rms_norm", nf.rms_norm, wide / np.sqrt((wide**2).mean(axis=1, keepdims=True) + np.longdouble(1e-5))),
+            ("lp_norm", nf.lp_norm, wide / np.sqrt((wide**2).sum(axis=1, keepdims=True))),
+        ):
+            for _ in range(4):  # freed at once: NumPy hands the same memory out again
+                np.full((3, rows), np.nan), np.full(rows, np.nan)
+            agree(function(x), expected, f"{name} {rows} x {n}", units=6.0)

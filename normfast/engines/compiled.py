@@ -99,6 +99,12 @@ class CompiledEngine:
             return None
         return self._shortcuts.layer_norm_rows(x, weight, bias, axis, eps, centred, out, keep, SERIAL, self.layer_norm_forward)
 
+    def layer_norm_gradients_at_once(self, dy, x, mean, rstd, weight, axis, centred, out):
+        """dx, dweight and dbias; as `layer_norm_at_once`."""
+        if self._shortcuts is None:
+            return None
+        return self._shortcuts.layer_norm_gradients(dy, x, mean, rstd, weight, axis, centred, out, self.layer_norm_backward)
+
     def batch_norm_at_once(self, x, mean, var, weight, bias, axis, eps, code, out):
         """y by given statistics; as `layer_norm_at_once`."""
         if self._shortcuts is None:
@@ -126,9 +132,9 @@ class CompiledEngine:
         """Writes dx and returns dweight and dbias (n,), float64."""
         rows, n = x.shape
         tiles = row_tiles(rows, n)
-        tile_dweight, tile_dbias = partial = aligned((2, tiles, n), x.dtype)
-        partial[...] = 0
-        dweight, dbias = np.zeros((2, tiles, n))
+        partial, totals = aligned((2, tiles, n), x.dtype), np.zeros((2, tiles, n))
+        partial.fill(0)
+        tile_dweight, tile_dbias, dweight, dbias = partial[0], partial[1], totals[0], totals[1]
         self._drivers[x.dtype, x.dtype].layer_norm_backward(
             dy,
             x,

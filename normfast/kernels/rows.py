@@ -25,6 +25,7 @@ def row_statistics(x, n, centred, lo, hi, like, mean, m2, scale):
             if centred:
                 mean[i], m2[i], scale[i] = row_moments(row(x, i, n), n, like)
             else:
+                mean[i] = 0.0
                 m2[i], scale[i] = row_squares(row(x, i, n), n, like)
 
 

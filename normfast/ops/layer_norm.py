@@ -139,6 +139,10 @@ def layer_norm_backward(dy, x, stats, weight=None, *, axis=-1, where=None, out=N
     >>> gradients.dx.round(4), gradients.dbias
     (array([[ 0.2291, -0.3436,  0.1145]]), array([1., 0., 0.]))
     """
+    if where is None and isinstance(stats, NormStats):
+        simple = engines.current().layer_norm_gradients_at_once(dy, x, stats.mean, stats.rstd, weight, axis, True, out)
+        if simple is not None:
+            return NormGradients(*simple)
     x = floating(x)
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)

@@ -128,6 +128,10 @@ def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1, out=None):
     >>> nf.rms_norm_backward(np.array([[1.0, 0.0]]), x, stats).dx.round(4)
     array([[ 0.181 , -0.1358]])
     """
+    if isinstance(stats, NormStats):
+        simple = engines.current().layer_norm_gradients_at_once(dy, x, None, stats.rstd, weight, axis, False, out)
+        if simple is not None:
+            return RMSNormGradients(*simple[:2])
     x = floating(x)
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)

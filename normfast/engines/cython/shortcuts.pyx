@@ -103,6 +103,34 @@ def layer_norm_rows(x, weight, bias, axis, eps, bint centred, out, bint keep, Py
     return (y, (<object>statistics).reshape((3, *x.shape[:ndim - 1]))) if keep else y
 
 
+def layer_norm_gradients(dy, x, mean, rstd, weight, axis, bint centred, out, long_way):
+    """dx, dweight and dbias of rows along the last axis, by the engine's method `long_way`; mean None is 0."""
+    cdef int kind, ndim
+    cdef Py_ssize_t n, rows
+    if not plain(x, -1, -1) or type(axis) is not int:
+        return None
+    ndim, kind = PyArray_NDIM(<ndarray>x), PyArray_TYPE(<ndarray>x)
+    if ndim == 0 or (axis != -1 and axis != ndim - 1) or not PyArray_SIZE(<ndarray>x) or not takes(out, <ndarray>x) or not takes(dy, <ndarray>x):
+        return None
+    n = PyArray_DIM(<ndarray>x, ndim - 1)
+    rows = PyArray_SIZE(<ndarray>x) // n
+    if (n == 1 or mean is None) and centred or not (weight is None or fits(weight, kind, n, out)):
+        return None
+    for values in (dy, x, rstd, rstd if mean is None else mean):
+        if not plain(values, -1, -1) or not (out is None or apart(<ndarray>values, <ndarray>out)):
+            return None
+    for values in (rstd, rstd if mean is None else mean):
+        if not plain(values, NPY_DOUBLE, ndim - 1) or PyArray_SIZE(<ndarray>values) != rows:
+            return None
+    cdef ndarray dx = result(out, x)
+    block = rows, n
+    start = constant(rows, DOUBLE, 0.0) if mean is None else mean.ravel()
+    dweight, dbias = long_way(
+        dy.reshape(block), x.reshape(block), start, rstd.ravel(), run_of(weight, x, n, 1.0), centred, (<object>dx).reshape(block)
+    )
+    return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)
+
+
 cdef bint spread(object values, Py_ssize_t n, object out, double* target):
     """The values of a parameter as n doubles; False where it is no plain run of n values apart from `out`."""
     cdef Py_ssize_t j
