@@ -70,7 +70,7 @@ class Problem:
             if values.ndim == self.x.ndim:
                 return values.take(picked, axis)
             own = self.case.op == "moments" or self.case.op.startswith("batch_norm")  # parameters along the free axis
-            return values[picked] if own else None
+            return values[picked] if own and len(values) == self.case.shape[axis] else None
 
         wide = np.longdouble if self.case.dtype == "float64" else np.float64
         results = tuple(None if (part := share(np.asarray(values))) is None else part.astype(wide) for values in results)

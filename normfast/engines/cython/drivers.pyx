@@ -9,7 +9,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from numpy cimport PyArray_DATA, PyArray_DIM, import_array, ndarray
 
-from . cimport activations, columns, deviations, factors, group_norm, half_rows, halves, layer_norm, lp_norm, moments, normalize, philox, slabs
+from . cimport activations, columns, deviations, factors, group_norm, half_rows, halves, layer_norm, lp_norm, moments, normalize, philox, rows, slabs
 from .primitives cimport lane
 
 import_array()
@@ -39,6 +39,14 @@ def merge_neighbours(double count, ndarray column_mean, ndarray column_m2, ndarr
 
 
 # Rows: x is (rows, n)
+
+
+def row_moments(floating like, lane wide, ndarray x, ndarray mean, ndarray m2, ndarray scale, int threads):
+    cdef Py_ssize_t length = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), t
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        rows.row_statistics(
+            data(x, like), n, True, length * t // threads, length * (t + 1) // threads, wide, doubles(mean), doubles(m2), doubles(scale)
+        )
 
 
 def layer_norm_forward(
