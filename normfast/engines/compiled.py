@@ -68,7 +68,11 @@ class CompiledEngine:
     def moments(self, x, mean, m2):
         """Mean and sum of squared deviations (a, c) of a block, summed in float64."""
         scale = np.empty_like(mean)
-        self.scaled_moments(x, DOUBLE, mean, m2, scale)
+        a, r, _, s = x.shape
+        if a == r == 1 < s <= ASIDE:  # short rows: 65536 of 64 values 2.9 ms as slabs, 1.7 ms four at a time
+            self._drivers[x.dtype, DOUBLE].row_moments(x.reshape(-1, s), mean.ravel(), m2.ravel(), scale.ravel(), workers(x.size))
+        else:
+            self.scaled_moments(x, DOUBLE, mean, m2, scale)
         with np.errstate(all="ignore"):  # float64 values above 1e154 have infinite m2
             mean /= scale
             m2 /= scale
@@ -85,8 +89,6 @@ class CompiledEngine:
             columns = (values.reshape(-1, s) for values in (column_mean, column_m2, column_scale))
             self._untyped.merge_neighbours(float(r), *columns, mean.ravel(), m2.ravel(), threads)
             scale[...] = 1.0
-        elif a == r == 1 < s <= ASIDE:
-            drivers.row_moments(x.reshape(-1, s), mean.ravel(), m2.ravel(), scale.ravel(), threads)
         elif s > 1 or c == 1:
             splits_r, splits_s = slab_splits(r, s)
             piece_mean, piece_m2 = np.empty((2, a * c * splits_r * splits_s))

@@ -6,8 +6,8 @@ import numpy as np
 
 
 def row(block, i, n):
-    """Row i of a C-contiguous block whose rows hold n values."""
-    return block[i]
+    """Row i of a C-contiguous block whose rows hold n values, and what follows it: whoever takes a row says how many values."""
+    return block.reshape(-1)[i * n :]
 
 
 def chunk(run, lo, hi):
