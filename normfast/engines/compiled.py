@@ -20,9 +20,8 @@ from normfast.engines.policy import (
     slab_splits,
     workers,
 )
-from normfast.kernels.layer_norm import TOGETHER
 from normfast.kernels.normalize import PART
-from normfast.kernels.rows import ASIDE
+from normfast.kernels.rows import ASIDE, TOGETHER
 
 HALF, SINGLE, DOUBLE = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 
@@ -145,20 +144,9 @@ class CompiledEngine:
         partial.fill(0)
         tile_dweight, tile_dbias, dweight, dbias = partial[0], partial[1], totals[0], totals[1]
         self._drivers[x.dtype, x.dtype].layer_norm_backward(
-            dy,
-            x,
-            mean,
-            rstd,
-            weight,
-            centred,
-            dx,
-            tile_dweight,
-            tile_dbias,
-            dweight,
-            dbias,
-            *self._buffers(dx, tiles, dy, x),
+            dy, x, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, *self._buffers(dx, tiles, dy, x),
             workers(x.size),
-        )
+        )  # fmt: skip
         return (dweight.sum(axis=0), dbias.sum(axis=0)) if tiles > 1 else (dweight[0], dbias[0])
 
     def group_norm_forward(self, x, weight, bias, s, eps, y, mean, rstd, var):

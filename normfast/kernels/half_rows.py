@@ -7,6 +7,7 @@
 from normfast.kernels.halves import *
 from normfast.kernels.layer_norm import *
 from normfast.kernels.primitives import *
+from normfast.kernels.rows import *
 
 WORDS = 256  # written past the caches at once
 

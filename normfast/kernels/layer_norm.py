@@ -8,7 +8,6 @@ from normfast.kernels.rows import *
 from normfast.kernels.sums import *
 
 TILE = 64  # rows whose dy and dy * xhat are added in x's type before float64 takes over
-TOGETHER = 4096  # values of short rows measured together, while they are in the first cache
 
 
 def layer_norm_rows(x, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi, streamed, buffer):

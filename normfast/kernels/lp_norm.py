@@ -13,9 +13,6 @@ from normfast.kernels.rows import *
 INFINITE = 1e300  # p beyond it is an infinity
 
 
-TOGETHER = 4096  # values of rows divided while they are in the first cache
-
-
 def lp_norm_rows(x, rows, n, p, eps, y, norm, unit, scale, high, a, a_low, b, lo, hi, streamed, buffer):
     """y = x / max(norm, eps) for the rows lo..hi of all; `unit` and the factors of each row are working space."""
     like = row(x, 0, n)[0]

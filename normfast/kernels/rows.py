@@ -10,6 +10,7 @@ from normfast.kernels.primitives import *
 from normfast.kernels.sums import *
 
 ASIDE = 1024  # values of a row that is taken beside others, at most
+TOGETHER = 4096  # values of short rows that are measured, then written, while they are in the first cache
 CHAIN = 256  # values of it that are added in the type of the sums: 16 terms to a float32 lane with AVX-512
 
 

@@ -1,7 +1,8 @@
 """Sums over a run whose terms may be added in any order: only this file is compiled with reassociation.
 
-Four accumulators stand side by side because one would wait for itself: a fused multiply-add takes four cycles and two can start
-in each. A run is at most half a `moments.BLOCK` long where squares are summed, so that a float32 chain has few terms (16 with AVX2).
+Four terms, or four rows, stand side by side because one chain of additions would wait for itself: a fused multiply-add takes four cycles
+and two can start in each. Terms are added to each other before they reach the sum, so that only two sums are added up across the lanes at
+the end. Runs are short where squares are summed (`moments.BLOCK`, `rows.CHAIN`), so that a float32 chain has few terms.
 """
 
 from normfast.kernels.primitives import *

@@ -1,8 +1,9 @@
 cimport cython
 from libc.stdint cimport uint16_t, uint32_t
 from .halves cimport narrow_bfloat16, narrow_float16, widen_bfloat16, widen_float16
-from .layer_norm cimport TOGETHER, layer_norm_rows
+from .layer_norm cimport layer_norm_rows
 from .primitives cimport chunk, lead, prefetch, row, stream
+from .rows cimport TOGETHER
 
 cdef Py_ssize_t WORDS
 

@@ -4,11 +4,11 @@ from .factors cimport centre
 from .moments cimport BLOCK, finish_statistics
 from .normalize cimport PART, SHORT, weighted_gradient_sweep, weighted_sweep
 from .primitives cimport cast, chunk, prefetch, row, stream
-from .rows cimport ASIDE, row_statistics
+from .rows cimport ASIDE, TOGETHER, row_statistics
 from .sums cimport weighted_gradient_sums
 
 
-cdef Py_ssize_t TILE, TOGETHER
+cdef Py_ssize_t TILE
 
 
 @cython.locals(

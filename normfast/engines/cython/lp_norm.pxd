@@ -5,12 +5,9 @@ from .factors cimport centre
 from .moments cimport LARGEST, largest, row_squares, unit_scale
 from .normalize cimport affine_runs
 from .primitives cimport cast, pow, row, sqrt
-from .rows cimport row_statistics
+from .rows cimport TOGETHER, row_statistics
 
 cdef double INFINITE
-
-
-cdef Py_ssize_t TOGETHER
 
 
 @cython.locals(

@@ -4,7 +4,7 @@ from .moments cimport HEAD, row_moments, row_squares, within_reach
 from .primitives cimport cast, chunk, lane, row
 from .sums cimport sums_of_4
 
-cdef Py_ssize_t ASIDE, CHAIN
+cdef Py_ssize_t ASIDE, CHAIN, TOGETHER
 
 
 @cython.locals(i=Py_ssize_t)
