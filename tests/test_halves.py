@@ -104,3 +104,84 @@ def test_in_place_and_strided(engine, half, rng):
     assert (out == expected).all()
     assert nf.layer_norm(x, out=x) is x
     assert (x == expected).all()
+
+
+SLABS = {  # statistics taken as they lie, long runs in several chunks; in pieces: short runs, few statistics, columns
+    "runs": (3, 16, 9, 11),
+    "chunks": (2, 16, 50, 97),
+    "one run": (1, 17, 4100),
+    "short runs": (3, 16, 5, 7),
+    "few": (4, 2, 90),
+    "columns": (70, 20),
+}
+
+
+@pytest.mark.parametrize("shape", SLABS.values(), ids=SLABS)
+def test_norms_are_those_of_float32_rounded(engine, half, shape, rng):
+    """Widening is exact, so y and the gradients are the float32 ones rounded, but where these lie between two values."""
+    x, dy = (rng.standard_normal((2, *shape)) * 3 + 1).astype(half)
+    weight, bias = rng.standard_normal((2, shape[1])).astype(np.float32)
+    narrow = norms_with_parameters(x, dy, weight, bias)
+    wide = norms_with_parameters(x.astype(np.float32), dy.astype(np.float32), weight, bias)
+    for name, results in narrow.items():
+        for mine, expected in zip(*((r if isinstance(r, tuple) else (r,)) for r in (results, wide[name])), strict=True):
+            error = np.abs(mine.astype(np.float32) - expected.astype(np.float32))
+            unit = float(ml_dtypes.finfo(mine.dtype).eps)
+            smallest = float(ml_dtypes.finfo(mine.dtype).smallest_subnormal)
+            assert (error <= 0.51 * unit * np.abs(expected) + 4e-6 * np.abs(expected).max() + smallest).all(), name
+
+
+@pytest.mark.parametrize("shape", SLABS.values(), ids=SLABS)
+def test_bits_depend_on_nothing_but_the_values(engine, half, shape, rng, monkeypatch):
+    """Not on threads, on stores past the caches, nor on whether the result stands where its source did."""
+    x, dy = (rng.standard_normal((2, *shape)) * 3 + 1).astype(half)
+    weight, bias = rng.standard_normal((2, shape[1])).astype(np.float32)
+    expected = norms_with_parameters(x, dy, weight, bias)
+    calls = {
+        "batch": lambda: nf.batch_norm_forward(x.copy(), weight, bias),
+        "group": lambda: nf.instance_norm_forward(x.copy(), weight, bias),
+        "layer": lambda: nf.layer_norm_forward(x.copy()),
+    }
+    forward = {name: call() for name, call in calls.items()}
+    monkeypatch.setattr("normfast.engines.policy.SERIAL", 256)
+    monkeypatch.setattr("normfast.engines.compiled.STREAMED", 0)
+    for threads in (1, 2, 5):
+        with nf.threads(threads):
+            for name, results in norms_with_parameters(x, dy, weight, bias).items():
+                for mine, before in zip(*((r if isinstance(r, tuple) else (r,)) for r in (results, expected[name])), strict=True):
+                    assert mine.tobytes() == before.tobytes(), (name, threads)
+    for name, norm in (("batch", nf.batch_norm_forward), ("group", nf.instance_norm_forward), ("layer", nf.layer_norm_forward)):
+        place = x.copy()
+        parameters = () if name == "layer" else (weight, bias)
+        y, stats = norm(place, *parameters, out=place)
+        assert y is place
+        assert y.tobytes() == forward[name][0].tobytes(), name
+        backward = getattr(nf, norm.__name__.replace("forward", "backward"))
+        parameters = parameters[:1]
+        once = backward(dy, x, stats, *parameters).dx
+        for own in (dy.copy(), x.copy()):
+            gradients = (own, x) if (own == dy).all() else (dy, own)
+            again = backward(*gradients, stats, *parameters, out=own)
+            assert again.dx is own
+            assert again.dx.tobytes() == once.tobytes(), name
+
+
+def test_extreme_values_of_slabs(engine, half, rng):
+    """A statistic that overflows or vanishes is scaled; NaN and infinity stay in theirs."""
+    info = ml_dtypes.finfo(half)
+    rows = rng.uniform(-1, 1, (2, 18, 4, 30))
+    for size in (float(info.max), float(info.smallest_normal) / 4):
+        x = (rows * size).astype(half)
+        for y, axes, shape in (
+            (nf.batch_norm_forward(x, eps=0)[0], (0, 2, 3), x.shape),
+            (nf.group_norm(x, 9, eps=0), (2, 3, 4), (2, 9, 2, 4, 30)),
+        ):
+            expected = exact(x.reshape(shape), axes, 0)[0].reshape(x.shape)
+            agree(
+                y.astype(np.float32), expected, f"{half} of {size:g}", units=float(info.eps) / 2**-23, scale=float(np.abs(expected).max())
+            )
+    x = rows.astype(half)
+    x[1, 3, 2, 5], x[0, 7, 0, 0] = np.nan, np.inf
+    with np.errstate(all="ignore"):
+        y = nf.batch_norm_forward(x)[0].astype(np.float32)
+    assert (np.isnan(y).any(axis=(0, 2, 3)) == np.isin(np.arange(18), (3, 7))).all()

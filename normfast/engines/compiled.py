@@ -20,6 +20,8 @@ from normfast.engines.policy import (
     slab_splits,
     workers,
 )
+from normfast.kernels.activations import IDENTITY
+from normfast.kernels.half_slabs import CHUNK
 from normfast.kernels.normalize import PART
 from normfast.kernels.rows import ASIDE, TOGETHER
 
@@ -63,6 +65,12 @@ class CompiledEngine:
         if y.nbytes < STREAMED or alone or any(np.may_share_memory(y, source) for source in sources):
             return False, np.empty((threads, 0), y.dtype)
         return True, aligned((threads, PART), y.dtype)
+
+    def _half_buffers(self, size, y, threads, *sources):
+        """As `_buffers` for words, and between the two for each thread two runs of float32, as uint32 and as float32."""
+        streamed, buffers = self._buffers(y, threads, *sources)
+        work = aligned((threads, 2, size), SINGLE)
+        return streamed, work.view(np.uint32), work, buffers
 
     def moments(self, x, mean, m2):
         """Mean and sum of squared deviations (a, c) of a block, summed in float64."""
@@ -124,12 +132,10 @@ class CompiledEngine:
         var the mean square."""
         threads = workers(x.size)
         if x.itemsize == 2:
-            words = x.view(np.uint16), y.view(np.uint16)
-            streamed, buffers = self._buffers(words[1], threads, words[0])
-            work = aligned((threads, 2, max(x.shape[1], TOGETHER)), SINGLE)
+            words, result = x.view(np.uint16), y.view(np.uint16)
             self._untyped.half_layer_norm_forward(
-                words[0], x.dtype != HALF, weight, bias, eps, centred, words[1], mean, rstd, var, streamed, work.view(np.uint32), work,
-                buffers, threads,
+                words, x.dtype != HALF, weight, bias, eps, centred, result, mean, rstd, var,
+                *self._half_buffers(max(x.shape[1], TOGETHER), result, threads, words), threads,
             )  # fmt: skip
             return
         self._drivers[x.dtype, x.dtype].layer_norm_forward(
@@ -139,18 +145,28 @@ class CompiledEngine:
     def layer_norm_backward(self, dy, x, mean, rstd, weight, centred, dx):
         """Writes dx and returns dweight and dbias (n,), float64."""
         rows, n = x.shape
-        tiles = row_tiles(rows, n)
-        partial, totals = aligned((2, tiles, n), x.dtype), np.zeros((2, tiles, n))
+        tiles, threads = row_tiles(rows, n), workers(x.size)
+        partial, totals = aligned((2, tiles, n), weight.dtype), np.zeros((2, tiles, n))
         partial.fill(0)
         tile_dweight, tile_dbias, dweight, dbias = partial[0], partial[1], totals[0], totals[1]
-        self._drivers[x.dtype, x.dtype].layer_norm_backward(
-            dy, x, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, *self._buffers(dx, tiles, dy, x),
-            workers(x.size),
-        )  # fmt: skip
+        if x.itemsize == 2:
+            sources, result = (dy.view(np.uint16), x.view(np.uint16)), dx.view(np.uint16)
+            self._untyped.half_layer_norm_backward(
+                *sources, x.dtype != HALF, mean, rstd, weight, centred, result, tile_dweight, tile_dbias, dweight, dbias,
+                *self._half_buffers(max(n, TOGETHER // 2), result, tiles, *sources), threads,
+            )  # fmt: skip
+        else:
+            self._drivers[x.dtype, x.dtype].layer_norm_backward(
+                dy, x, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, *self._buffers(dx, tiles, dy, x), threads
+            )
         return (dweight.sum(axis=0), dbias.sum(axis=0)) if tiles > 1 else (dweight[0], dbias[0])
 
     def group_norm_forward(self, x, weight, bias, s, eps, y, mean, rstd, var):
         """Rows (rows, n) that hold the channels of one group, s values each; weight and bias (groups, channels of a group), float64."""
+        if x.itemsize == 2:
+            channels = weight.shape[1]
+            self._half_slabs(x, channels, 1, s, weight, bias, channels, eps, False, IDENTITY, y, mean, rstd, var)
+            return
         threads = workers(x.size)
         self._drivers[x.dtype, x.dtype].group_norm_forward(
             x, weight, bias, s, eps, y, mean, rstd, var, *self._buffers(y, threads, x), threads
@@ -158,6 +174,9 @@ class CompiledEngine:
 
     def group_norm_backward(self, dy, x, mean, rstd, weight, s, dx):
         """Writes dx and returns the sums of dy * xhat and of dy of each channel of each row, float64."""
+        if x.itemsize == 2:
+            channels = weight.shape[1]
+            return self._half_slab_gradients(dy, x, channels, 1, s, mean, rstd, weight, channels, dx)
         threads = workers(x.size)
         sum_dy, sum_dy_xhat = np.empty((2, x.size // s))
         self._drivers[x.dtype, x.dtype].group_norm_backward(
@@ -168,6 +187,9 @@ class CompiledEngine:
     def batch_norm_forward(self, x, weight, bias, eps, code, y, mean, rstd, var):
         """weight, bias, mean, rstd and var (a, c), float64; the code is that of an activation, applied to y while it is in the cache."""
         a, r, c, s = x.shape
+        if x.itemsize == 2:
+            self._half_slabs(x, r, c, s, weight, bias, 1, eps, False, code, y, mean, rstd, var)
+            return
         threads = workers(x.size)
         m2, scale = np.empty((a, c)), np.empty((a, c))
         if (s > 1 or c == 1) and a * c >= 4 * threads and not short_runs(x):
@@ -187,6 +209,9 @@ class CompiledEngine:
     def batch_norm(self, x, mean, rstd, weight, bias, code, y):
         """y = f((x - mean) * rstd * weight + bias), all of them (a, c), for the activation f of that code."""
         a, r, c, s = x.shape
+        if x.itemsize == 2:
+            self._half_slabs(x, r, c, s, weight, bias, 1, 0.0, True, code, y, mean, rstd, mean)
+            return
         threads = workers(x.size)
         drivers = self._drivers[x.dtype, x.dtype]
         if s > 1 or c == 1:
@@ -205,6 +230,8 @@ class CompiledEngine:
     def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
         """Writes dx, which may be dy, and returns dweight and dbias (a, c), float64."""
         a, r, c, s = x.shape
+        if x.itemsize == 2:
+            return [values.reshape(a, c) for values in self._half_slab_gradients(dy, x, r, c, s, mean, rstd, weight, 1, dx)]
         threads = workers(x.size)
         dbias, dweight, c1, c2 = np.empty((4, a, c))
         if (s > 1 or c == 1) and a * c >= 4 * threads and not short_runs(x):
@@ -218,6 +245,24 @@ class CompiledEngine:
         else:
             self.gradient_sums(dy, x, mean, rstd, dbias, dweight)
             self.gradient(dy, x, mean, rstd, weight, weight * dbias / (r * s), weight * dweight / (r * s), dx)
+        return dweight, dbias
+
+    def _half_slabs(self, x, r, c, s, weight, bias, own, eps, measured, code, y, mean, rstd, var):
+        """Forward of 16-bit values that lie in slabs; each statistic has r runs of s values and `own` weights and biases."""
+        threads, words, result = workers(x.size), x.view(np.uint16).reshape(-1), y.view(np.uint16).reshape(-1)
+        self._untyped.half_slab_forward(
+            words, x.dtype != HALF, r, c, s, weight.ravel(), bias.ravel(), own, eps, measured, code, result, mean.ravel(), rstd.ravel(),
+            var.ravel(), *self._half_buffers(CHUNK, result, threads, words), threads,
+        )  # fmt: skip
+
+    def _half_slab_gradients(self, dy, x, r, c, s, mean, rstd, weight, own, dx):
+        """Backward of such; returns dweight and dbias of each parameter of each statistic, float64."""
+        threads, sources, result = workers(x.size), [array.view(np.uint16).reshape(-1) for array in (dy, x)], dx.view(np.uint16).reshape(-1)
+        dbias, dweight = np.zeros((2, mean.size * own))
+        self._untyped.half_slab_backward(
+            *sources, x.dtype != HALF, r, c, s, mean.ravel(), rstd.ravel(), weight.ravel(), own, dbias, dweight, result,
+            *self._half_buffers(CHUNK, result, threads, *sources), threads,
+        )  # fmt: skip
         return dweight, dbias
 
     def gradient_sums(self, dy, x, mean, rstd, sum_dy, sum_dy_xhat):

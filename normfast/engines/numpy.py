@@ -98,6 +98,11 @@ def lp_gradient(dy, x, p, norm, eps):
     return np.where(divisor > 0, dx, 0.0)
 
 
+def keep(values, target):
+    """Round a result to its type; 16 bits from float32, as the other engines do."""
+    target[...] = values.astype(np.result_type(target, np.float32))
+
+
 def _wide(values):
     """Statistics (a, c) beside a block (a, r, c, s)."""
     return values[:, None, :, None]
@@ -199,7 +204,7 @@ class NumpyEngine:
             xhat, *stats = (normalized if centred else root_mean_square)(x.astype(np.float64), (1,), eps)
             for target, value in zip((mean, var, rstd), stats, strict=True):
                 target[...] = value[:, 0]
-            y[...] = (xhat * weight + bias).astype(np.result_type(y, np.float32))  # 16 bits are rounded from float32, as elsewhere
+            keep(xhat * weight + bias, y)
 
     def layer_norm_backward(self, dy, x, mean, rstd, weight, centred, dx):
         with np.errstate(all="ignore"):
@@ -207,7 +212,7 @@ class NumpyEngine:
             xhat = xhat_of(x.astype(np.float64), mean[:, None], rstd)
             g = dy * weight
             c1 = g.mean(axis=1, keepdims=True) if centred else 0.0
-            dx[...] = rstd * (g - c1 - xhat * (g * xhat).mean(axis=1, keepdims=True))
+            keep(rstd * (g - c1 - xhat * (g * xhat).mean(axis=1, keepdims=True)), dx)
             return (dy * xhat).sum(axis=0), dy.sum(axis=0)
 
     def group_norm_forward(self, x, weight, bias, s, eps, y, mean, rstd, var):
@@ -216,13 +221,13 @@ class NumpyEngine:
             for target, value in zip((mean, var, rstd), stats, strict=True):
                 target[...] = value[:, 0]
             shape = (-1, *weight.shape, s)
-            y[...] = (xhat.reshape(shape) * weight[:, :, None] + bias[:, :, None]).reshape(y.shape)
+            keep((xhat.reshape(shape) * weight[:, :, None] + bias[:, :, None]).reshape(y.shape), y)
 
     def group_norm_backward(self, dy, x, mean, rstd, weight, s, dx):
         with np.errstate(all="ignore"):
             dy, rstd, shape = dy.astype(np.float64), rstd[:, None], (-1, *weight.shape, s)
             xhat = xhat_of(x.astype(np.float64), mean[:, None], rstd)
-            dx[...] = gradient_of_normalized((dy.reshape(shape) * weight[:, :, None]).reshape(dy.shape), xhat, rstd, (1,))
+            keep(gradient_of_normalized((dy.reshape(shape) * weight[:, :, None]).reshape(dy.shape), xhat, rstd, (1,)), dx)
             return tuple(terms.reshape(-1, s).sum(axis=1) for terms in (dy * xhat, dy))
 
     def batch_norm_forward(self, x, weight, bias, eps, code, y, mean, rstd, var):
@@ -230,12 +235,12 @@ class NumpyEngine:
             xhat, *stats = normalized(x.astype(np.float64), REDUCED, eps)
             for target, value in zip((mean, var, rstd), stats, strict=True):
                 target[...] = value[:, 0, :, 0]
-            y[...] = activated(xhat * _wide(weight) + _wide(bias), code)
+            keep(activated(xhat * _wide(weight) + _wide(bias), code), y)
 
     def batch_norm(self, x, mean, rstd, weight, bias, code, y):
         with np.errstate(all="ignore"):
             xhat = xhat_of(x.astype(np.float64), _wide(mean), _wide(rstd))
-            y[...] = activated(xhat * _wide(weight) + _wide(bias), code)
+            keep(activated(xhat * _wide(weight) + _wide(bias), code), y)
 
     def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
         dbias, dweight = np.empty((2, *mean.shape))
@@ -254,7 +259,7 @@ class NumpyEngine:
     def gradient(self, dy, x, mean, rstd, weight, c1, c2, dx):
         with np.errstate(all="ignore"):
             xhat = xhat_of(x.astype(np.float64), _wide(mean), _wide(rstd))
-            dx[...] = _wide(rstd) * (dy.astype(np.float64) * _wide(weight) - _wide(c1) - xhat * _wide(c2))
+            keep(_wide(rstd) * (dy.astype(np.float64) * _wide(weight) - _wide(c1) - xhat * _wide(c2)), dx)
 
     def absolute_deviations(self, x, mean, total, most):
         with np.errstate(all="ignore"):

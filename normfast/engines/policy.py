@@ -63,3 +63,11 @@ def rows_beside(c):
 def row_tiles(rows, n):
     """Tiles of rows that collect dweight and dbias: 32 rows or more each."""
     return max(1, min(TILES, rows // 32, rows * n // 8192))
+
+
+def half_slabs(block):
+    """Whether a block of 16-bit values, or None, is taken in one call: where its runs are long enough to be widened one by one."""
+    if block is None:
+        return False
+    a, _, c, s = block
+    return s >= 64 and a * c >= 16

@@ -1,15 +1,13 @@
-"""Layer and RMS norm of 16-bit rows: widened to float32, normalized and rounded again while they are in the first cache.
+"""Layer and RMS norm of 16-bit rows: widened to float32, computed with and rounded again while they are in the first cache.
 
-`x` and `y` are the words of float16 or bfloat16; `bits` and `values` are the same memory as uint32 and as float32, so are `result_bits` and
-`result`.
+`x`, `y`, `dy` and `dx` are the words of float16 or bfloat16; `bits` and `values` are the same memory as uint32 and as float32, and so are
+the other pairs.
 """
 
 from normfast.kernels.halves import *
 from normfast.kernels.layer_norm import *
 from normfast.kernels.primitives import *
 from normfast.kernels.rows import *
-
-WORDS = 256  # written past the caches at once
 
 
 def half_rows(x, bfloat, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi, streamed, bits, values, result_bits, result, words):
@@ -19,31 +17,32 @@ def half_rows(x, bfloat, weight, bias, n, eps, centred, y, mean, rstd, var, lo, 
     while i < hi:
         stop = min(i + step, hi)
         m = (stop - i) * n
-        if bfloat:
-            widen_bfloat16(row(x, i, n), m, bits)
-        else:
-            widen_float16(row(x, i, n), m, bits, values)
+        widen(row(x, i, n), m, bfloat, bits, values)
         layer_norm_rows(
             values, weight, bias, n, eps, centred, result, chunk(mean, i, stop), chunk(rstd, i, stop), chunk(var, i, stop), 0, stop - i,
             False, result,
         )  # fmt: skip
-        following = row(x, min(stop, hi - 1), n)
-        narrow_rows(result_bits, result, m, bfloat, bits, values, following, row(y, i, n), streamed, words)
+        store(result_bits, result, m, bfloat, bits, values, row(x, min(stop, hi - 1), n), row(y, i, n), streamed, words)
         i = stop
 
 
-def narrow_rows(bits, values, n, bfloat, work_bits, work, following, y, streamed, words):
-    """Round n values to words of y; past the caches if `streamed`, and the words `following` are asked for."""
-    left = 0
-    m = lead(y, n) if streamed else n
-    while left < n:
-        target = words if streamed else y
-        if bfloat:
-            narrow_bfloat16(chunk(bits, left, left + m), m, target)
-        else:
-            narrow_float16(chunk(bits, left, left + m), chunk(values, left, left + m), m, work_bits, work, target)
-        if streamed:
-            prefetch(chunk(following, left, left + m), m)
-            stream(words, m, chunk(y, left, left + m))
-        left += m
-        m = min(n - left, WORDS)
+def half_gradient_rows(
+    dy, x, bfloat, mean, rstd, weight, n, centred, dx, lo, hi, tile_dweight, tile_dbias, dweight, dbias, streamed, dy_bits, dy_values, bits,
+    values, words,
+):  # fmt: skip
+    """`layer_norm_gradient_rows` of such rows."""
+    step = max(TOGETHER // 2 // n, 1)
+    i = lo
+    while i < hi:
+        stop = min(i + step, hi)
+        m = (stop - i) * n
+        widen(row(dy, i, n), m, bfloat, dy_bits, dy_values)
+        widen(row(x, i, n), m, bfloat, bits, values)
+        for k in range(i, stop):
+            dyk = row(dy_values, k - i, n)
+            gradient_row(dyk, row(values, k - i, n), mean[k], rstd[k], weight, n, centred, dyk, tile_dweight, tile_dbias, False, dyk)
+            if (k + 1 - lo) % TILE == 0 or k + 1 == hi:
+                drain(tile_dweight, n, dweight)
+                drain(tile_dbias, n, dbias)
+        store(dy_bits, dy_values, m, bfloat, bits, values, row(x, min(stop, hi - 1), n), row(dx, i, n), streamed, words)
+        i = stop

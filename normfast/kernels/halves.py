@@ -6,6 +6,36 @@ everywhere. Rounding is to the nearest, ties to even; NaN stays NaN, and what is
 
 from normfast.kernels.primitives import *
 
+WORDS = 256  # written past the caches at once
+
+
+def widen(source, n, bfloat, bits, values):
+    """n words of bfloat16, or of float16, as float32."""
+    if bfloat:
+        widen_bfloat16(source, n, bits)
+    else:
+        widen_float16(source, n, bits, values)
+
+
+def store(bits, values, n, bfloat, work_bits, work, following, y, streamed, words):
+    """Round n values to words of y; past the caches if `streamed`, through `words`, and the words `following` are asked for then.
+
+    work is space for n values, words for WORDS of them.
+    """
+    left = 0
+    m = lead(y, n) if streamed else n
+    while left < n:
+        target = words if streamed else y
+        if bfloat:
+            narrow_bfloat16(chunk(bits, left, left + m), m, target)
+        else:
+            narrow_float16(chunk(bits, left, left + m), chunk(values, left, left + m), m, work_bits, work, target)
+        if streamed:
+            prefetch(chunk(following, left, left + m), m)
+            stream(words, m, chunk(y, left, left + m))
+        left += m
+        m = min(n - left, WORDS)
+
 
 def widen_bfloat16(source, n, bits):
     """bfloat16 is the upper half of a float32."""

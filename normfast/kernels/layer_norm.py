@@ -42,33 +42,37 @@ def layer_norm_rows(x, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi
 def layer_norm_gradient_rows(dy, x, mean, rstd, weight, n, centred, dx, lo, hi, tile_dweight, tile_dbias, dweight, dbias, streamed, buffer):
     """Backward, rows lo..hi; their shares of dweight and dbias are added to the float64 `dweight` and `dbias`."""
     for i in range(lo, hi):
-        dyi = row(dy, i, n)
-        xi = row(x, i, n)
-        like = xi[0]
-        scale, high, r, low = centre(mean[i], rstd[i], like)
-        # c1 = mean(dy * weight), c2 = mean(dy * weight * xhat)
-        c1 = c2 = 0.0
-        left = 0
-        while left < n:
-            right = min(left + BLOCK, n)
-            d, dd = weighted_gradient_sums(
-                chunk(dyi, left, right), chunk(xi, left, right), chunk(weight, left, right), right - left,
-                cast(scale, like), cast(high, like), cast(r, like), cast(low, like),
-                chunk(tile_dweight, left, right), chunk(tile_dbias, left, right),
-            )  # fmt: skip
-            c1 += d
-            c2 += dd
-            left = right
-        c1 = c1 / n if centred else 0.0
-        c2 /= n
-        # dx = rstd * (dy * weight - c1 - xhat * c2)
-        a = cast(rstd[i], like)
-        p = cast(-rstd[i] * c2 * r, like)
-        q = cast(-rstd[i] * (c1 + c2 * low), like)
-        weighted_gradient_sweep(dyi, xi, weight, n, cast(scale, like), cast(high, like), a, p, q, row(dx, i, n), streamed, buffer)
+        gradient_row(
+            row(dy, i, n), row(x, i, n), mean[i], rstd[i], weight, n, centred, row(dx, i, n), tile_dweight, tile_dbias, streamed, buffer
+        )
         if (i + 1 - lo) % TILE == 0 or i + 1 == hi:
             drain(tile_dweight, n, dweight)
             drain(tile_dbias, n, dbias)
+
+
+def gradient_row(dy, x, mean, rstd, weight, n, centred, dx, tile_dweight, tile_dbias, streamed, buffer):
+    """dx of one row, and its shares of dweight and dbias."""
+    like = x[0]
+    scale, high, r, low = centre(mean, rstd, like)
+    # c1 = mean(dy * weight), c2 = mean(dy * weight * xhat)
+    c1 = c2 = 0.0
+    left = 0
+    while left < n:
+        right = min(left + BLOCK, n)
+        d, dd = weighted_gradient_sums(
+            chunk(dy, left, right), chunk(x, left, right), chunk(weight, left, right), right - left,
+            cast(scale, like), cast(high, like), cast(r, like), cast(low, like),
+            chunk(tile_dweight, left, right), chunk(tile_dbias, left, right),
+        )  # fmt: skip
+        c1 += d
+        c2 += dd
+        left = right
+    c1 = c1 / n if centred else 0.0
+    c2 /= n
+    # dx = rstd * (dy * weight - c1 - xhat * c2)
+    p = cast(-rstd * c2 * r, like)
+    q = cast(-rstd * (c1 + c2 * low), like)
+    weighted_gradient_sweep(dy, x, weight, n, cast(scale, like), cast(high, like), cast(rstd, like), p, q, dx, streamed, buffer)
 
 
 def drain(partial, n, total):

@@ -22,7 +22,7 @@ def rows_backward(dy, x, layout, mean, rstd, weight, centred, out):
     dy, x, n = apart(dy, out), apart(x, out), layout.block[3]
     dx = np.empty_like(x) if out is None else out
     dweight, dbias = np.zeros(n), np.zeros(n)
-    for own, gradient, run, result in pieces_of_rows(layout, dy, x, dx):
+    for own, gradient, run, result in pieces_of_rows(layout, dy, x, dx, halves=True):
         more = engines.current().layer_norm_backward(gradient, run, mean[own], rstd[own], weight, centred, result)
         dweight += more[0]
         dbias += more[1]

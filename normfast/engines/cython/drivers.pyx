@@ -9,7 +9,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from numpy cimport PyArray_DATA, PyArray_DIM, import_array, ndarray
 
-from . cimport activations, columns, deviations, factors, group_norm, half_rows, halves, layer_norm, lp_norm, moments, normalize, philox, rows, slabs
+from . cimport activations, columns, deviations, factors, group_norm, half_rows, half_slabs, halves, layer_norm, lp_norm, moments, normalize, philox, rows, slabs
 from .primitives cimport lane
 
 import_array()
@@ -429,6 +429,57 @@ def half_layer_norm_forward(
             words(work_bits) + 2 * t * size, <float*>PyArray_DATA(work) + 2 * t * size,
             words(work_bits) + (2 * t + 1) * size, <float*>PyArray_DATA(work) + (2 * t + 1) * size, halfwords(buffers) + width * t,
         )
+
+
+def half_layer_norm_backward(
+    ndarray dy, ndarray x, bint bfloat, ndarray mean, ndarray rstd, ndarray weight, bint centred, ndarray dx, ndarray tile_dweight,
+    ndarray tile_dbias, ndarray dweight, ndarray dbias, bint streamed, ndarray work_bits, ndarray work, ndarray buffers, int threads
+):
+    """As `layer_norm_backward`; dy, x and dx are words (rows, n), work and buffers as above, for each tile."""
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), size = PyArray_DIM(work, 2), width = PyArray_DIM(buffers, 1), t
+    cdef Py_ssize_t tiles = PyArray_DIM(dweight, 0)
+    for t in prange(tiles, nogil=True, num_threads=threads, schedule="static"):
+        half_rows.half_gradient_rows(
+            halfwords(dy), halfwords(x), bfloat, doubles(mean), doubles(rstd), <float*>PyArray_DATA(weight), n, centred, halfwords(dx),
+            rows * t // tiles, rows * (t + 1) // tiles, <float*>PyArray_DATA(tile_dweight) + t * n, <float*>PyArray_DATA(tile_dbias) + t * n,
+            doubles(dweight) + t * n, doubles(dbias) + t * n, streamed, words(work_bits) + 2 * t * size,
+            <float*>PyArray_DATA(work) + 2 * t * size, words(work_bits) + (2 * t + 1) * size, <float*>PyArray_DATA(work) + (2 * t + 1) * size,
+            halfwords(buffers) + width * t,
+        )
+
+
+def half_slab_forward(
+    ndarray x, bint bfloat, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, ndarray weight, ndarray bias, Py_ssize_t own, double eps, bint measured,
+    int code, ndarray y, ndarray mean, ndarray rstd, ndarray var, bint streamed, ndarray work_bits, ndarray work, ndarray buffers,
+    int threads
+):
+    """x and y are words; a statistic has r runs of s of them and `own` weights and biases, which repeat after those that there are."""
+    cdef Py_ssize_t statistics = PyArray_DIM(mean, 0), sets = PyArray_DIM(weight, 0) // own, size = PyArray_DIM(work, 2), q, t
+    cdef Py_ssize_t width = PyArray_DIM(buffers, 1)
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        for q in range(statistics * t // threads, statistics * (t + 1) // threads):
+            half_slabs.half_slab(
+                halfwords(x), bfloat, q, r, c, s, doubles(weight), doubles(bias), sets, own, eps, measured, code, halfwords(y),
+                doubles(mean), doubles(rstd), doubles(var), streamed, words(work_bits) + 2 * t * size,
+                <float*>PyArray_DATA(work) + 2 * t * size, words(work_bits) + (2 * t + 1) * size,
+                <float*>PyArray_DATA(work) + (2 * t + 1) * size, halfwords(buffers) + width * t,
+            )
+
+
+def half_slab_backward(
+    ndarray dy, ndarray x, bint bfloat, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, ndarray mean, ndarray rstd, ndarray weight, Py_ssize_t own,
+    ndarray sum_dy, ndarray sum_dy_xhat, ndarray dx, bint streamed, ndarray work_bits, ndarray work, ndarray buffers, int threads
+):
+    """The sums of each parameter of each statistic are added to sum_dy and sum_dy_xhat."""
+    cdef Py_ssize_t statistics = PyArray_DIM(mean, 0), sets = PyArray_DIM(weight, 0) // own, size = PyArray_DIM(work, 2), q, t
+    cdef Py_ssize_t width = PyArray_DIM(buffers, 1)
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        for q in range(statistics * t // threads, statistics * (t + 1) // threads):
+            half_slabs.half_slab_gradient(
+                halfwords(dy), halfwords(x), bfloat, q, r, c, s, doubles(mean), doubles(rstd), doubles(weight), sets, own, doubles(sum_dy),
+                doubles(sum_dy_xhat), halfwords(dx), streamed, words(work_bits) + 2 * t * size, <float*>PyArray_DATA(work) + 2 * t * size,
+                words(work_bits) + (2 * t + 1) * size, <float*>PyArray_DATA(work) + (2 * t + 1) * size, halfwords(buffers) + width * t,
+            )
 
 
 # Dropout: x and y are one run; key is 4 uint64

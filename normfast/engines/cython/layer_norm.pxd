@@ -18,12 +18,17 @@ cdef void layer_norm_rows(
     floating* x, floating* weight, floating* bias, Py_ssize_t n, double eps, bint centred, floating* y, double* mean, double* rstd, double* var,
     Py_ssize_t lo, Py_ssize_t hi, bint streamed, floating* buffer) noexcept nogil
 
-@cython.locals(
-    i=Py_ssize_t, left=Py_ssize_t, right=Py_ssize_t, xi="floating*", dyi="floating*", like=floating, scale=double, high=double,
-    r=double, low=double, c1=double, c2=double, d=double, dd=double, a=floating, p=floating, q=floating)
+@cython.locals(i=Py_ssize_t)
 cdef void layer_norm_gradient_rows(
     floating* dy, floating* x, double* mean, double* rstd, floating* weight, Py_ssize_t n, bint centred, floating* dx, Py_ssize_t lo, Py_ssize_t hi,
     floating* tile_dweight, floating* tile_dbias, double* dweight, double* dbias, bint streamed, floating* buffer) noexcept nogil
+
+@cython.locals(
+    left=Py_ssize_t, right=Py_ssize_t, like=floating, scale=double, high=double, r=double, low=double, c1=double, c2=double, d=double,
+    dd=double, p=floating, q=floating)
+cdef void gradient_row(
+    floating* dy, floating* x, double mean, double rstd, floating* weight, Py_ssize_t n, bint centred, floating* dx, floating* tile_dweight,
+    floating* tile_dbias, bint streamed, floating* buffer) noexcept nogil
 
 @cython.locals(j=Py_ssize_t)
 cdef void drain(floating* partial, Py_ssize_t n, double* total) noexcept nogil

@@ -9,6 +9,7 @@ from normfast.engines.numba.kernels import (
     factors,
     group_norm,
     half_rows,
+    half_slabs,
     halves,
     layer_norm,
     lp_norm,
@@ -308,6 +309,43 @@ def half_layer_norm_forward(x, bfloat, weight, bias, eps, centred, y, mean, rstd
             x, bfloat, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi, streamed, work_bits[t, 0], work[t, 0], work_bits[t, 1],
             work[t, 1], buffers[t],
         )  # fmt: skip
+
+
+def half_layer_norm_backward(
+    dy, x, bfloat, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, streamed, work_bits, work, buffers, threads
+):
+    rows, n = x.shape
+    tiles = dweight.shape[0]
+    for t in prange(tiles):
+        lo, hi = rows * t // tiles, rows * (t + 1) // tiles
+        half_rows.half_gradient_rows(
+            dy, x, bfloat, mean, rstd, weight, n, centred, dx, lo, hi, tile_dweight[t], tile_dbias[t], dweight[t], dbias[t], streamed,
+            work_bits[t, 0], work[t, 0], work_bits[t, 1], work[t, 1], buffers[t],
+        )  # fmt: skip
+
+
+def half_slab_forward(
+    x, bfloat, r, c, s, weight, bias, own, eps, measured, code, y, mean, rstd, var, streamed, work_bits, work, buffers, threads
+):
+    sets = weight.size // own
+    for t in prange(threads):
+        for q in range(mean.size * t // threads, mean.size * (t + 1) // threads):
+            half_slabs.half_slab(
+                x, bfloat, q, r, c, s, weight, bias, sets, own, eps, measured, code, y, mean, rstd, var, streamed, work_bits[t, 0],
+                work[t, 0], work_bits[t, 1], work[t, 1], buffers[t],
+            )  # fmt: skip
+
+
+def half_slab_backward(
+    dy, x, bfloat, r, c, s, mean, rstd, weight, own, sum_dy, sum_dy_xhat, dx, streamed, work_bits, work, buffers, threads
+):
+    sets = weight.size // own
+    for t in prange(threads):
+        for q in range(mean.size * t // threads, mean.size * (t + 1) // threads):
+            half_slabs.half_slab_gradient(
+                dy, x, bfloat, q, r, c, s, mean, rstd, weight, sets, own, sum_dy, sum_dy_xhat, dx, streamed, work_bits[t, 0], work[t, 0],
+                work_bits[t, 1], work[t, 1], buffers[t],
+            )  # fmt: skip
 
 
 # Dropout: x and y are one run; key is 4 uint64

@@ -14,6 +14,7 @@ from normfast.kernels import (
     factors,
     group_norm,
     half_rows,
+    half_slabs,
     halves,
     layer_norm,
     lp_norm,
@@ -71,3 +72,4 @@ lp_norm = compiled(lp_norm)
 deviations = compiled(deviations)
 halves = compiled(halves)
 half_rows = compiled(half_rows)
+half_slabs = compiled(half_slabs)
