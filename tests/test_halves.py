@@ -116,6 +116,27 @@ SLABS = {  # statistics taken as they lie, long runs in several chunks; in piece
 }
 
 
+def norms_with_parameters(x, dy, weight, bias):
+    """Every result of the norms over channels and rows, forward and backward, by name."""
+    results = {}
+    with np.errstate(all="ignore"):
+        results["batch"], stats = nf.batch_norm_forward(x, weight, bias)
+        results["batch backward"] = nf.batch_norm_backward(dy, x, stats, weight)
+        results["inference"] = nf.batch_norm(x, stats.mean, stats.var, weight, bias, activation="gelu")
+        results["relu"], stats = nf.batch_norm_forward(x, weight, bias, activation="relu")
+        results["relu backward"] = nf.batch_norm_backward(dy, x, stats, weight, bias=bias, activation="relu")
+        if x.shape[1] % 2 == 0:
+            results["group"], stats = nf.group_norm_forward(x, 2, weight, bias)
+            results["group backward"] = nf.group_norm_backward(dy, x, stats, weight, num_groups=2)
+        results["instance"], stats = nf.instance_norm_forward(x, weight, bias)
+        results["instance backward"] = nf.instance_norm_backward(dy, x, stats, weight)
+        results["layer"], stats = nf.layer_norm_forward(x)
+        results["layer backward"] = nf.layer_norm_backward(dy, x, stats)
+        results["rms"], stats = nf.rms_norm_forward(x)
+        results["rms backward"] = nf.rms_norm_backward(dy, x, stats)
+    return results
+
+
 @pytest.mark.parametrize("shape", SLABS.values(), ids=SLABS)
 def test_norms_are_those_of_float32_rounded(engine, half, shape, rng):
     """Widening is exact, so y and the gradients are the float32 ones rounded, but where these lie between two values."""
