@@ -270,14 +270,7 @@ class CompiledEngine:
         a, r, c, s = x.shape
         threads = workers(x.size)
         drivers = self._drivers[x.dtype, x.dtype]
-        if short_runs(x):
-            columns = a, r, c * s, 1
-            column_dy, column_dy_xhat = np.empty((2, a, c * s))
-            statistics = (np.repeat(values, s, axis=1) for values in (mean, rstd))
-            self.gradient_sums(dy.reshape(columns), x.reshape(columns), *statistics, column_dy, column_dy_xhat)
-            column_dy.reshape(a, c, s).sum(axis=2, out=sum_dy)
-            column_dy_xhat.reshape(a, c, s).sum(axis=2, out=sum_dy_xhat)
-        elif s > 1 or c == 1:
+        if (s > 1 or c == 1) and not short_runs(x):
             splits = slab_splits(r, s)
             piece_dy, piece_dy_xhat = np.empty((2, a * c * splits[0] * splits[1]))
             drivers.slab_gradient_sums(
@@ -285,11 +278,12 @@ class CompiledEngine:
                 sum_dy.ravel(), sum_dy_xhat.ravel(), threads,
             )  # fmt: skip
         else:
-            splits = column_splits(r, c)
-            piece_dy, piece_dy_d = np.empty((2, a * splits, c))
-            work, factors = np.empty((threads, 3 * WIDTH), x.dtype), np.empty((2, a, c), x.dtype)
+            columns = c * s
+            splits = column_splits(r, columns)
+            piece_dy, piece_dy_d = np.empty((2, a * splits, columns))
+            work, factors = np.empty((threads, 3 * WIDTH), x.dtype), np.empty((2, a, columns), x.dtype)
             drivers.column_gradient_sums(
-                dy.reshape(-1, c), x.reshape(-1, c), r, splits, WIDTH, mean, rstd, work, factors, piece_dy, piece_dy_d, sum_dy,
+                dy.reshape(-1, columns), x.reshape(-1, columns), r, s, splits, WIDTH, mean, rstd, work, factors, piece_dy, piece_dy_d, sum_dy,
                 sum_dy_xhat, threads,
             )  # fmt: skip
 

@@ -238,6 +238,13 @@ def gradient_rows(dy, x, r, c, lo, hi, beside, scaled, scale, high, a, p, q, dx,
         i += rows
 
 
+def spread(c, s, run):
+    """Replace the c values at the start of a run by s copies of each, one after the other."""
+    for j in range(c - 1, 0, -1):  # the first comes last: nothing is overwritten before it is read
+        fill(run[j], s, chunk(run, j * s, j * s + s))
+    fill(run[0], s, run)
+
+
 def repeat(c, times, run):
     """Copy the c values at the start of a run side by side, so that they stand there `times` times."""
     for i in range(c, times * c):

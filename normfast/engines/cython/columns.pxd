@@ -73,5 +73,8 @@ cdef void gradient_rows(
     floating* dy, floating* x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t beside, bint scaled, floating* scale,
     floating* high, floating* a, floating* p, floating* q, floating* dx, bint streamed, floating* buffer) noexcept nogil
 
+@cython.locals(j=Py_ssize_t)
+cdef void spread(Py_ssize_t c, Py_ssize_t s, floating* run) noexcept nogil
+
 @cython.locals(i=Py_ssize_t)
 cdef void repeat(Py_ssize_t c, Py_ssize_t times, floating* run) noexcept nogil

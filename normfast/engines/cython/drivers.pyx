@@ -268,25 +268,29 @@ def column_affine(
 
 
 def column_gradient_sums(
-    floating like, ndarray dy, ndarray x, Py_ssize_t r, Py_ssize_t splits, Py_ssize_t width, ndarray mean, ndarray rstd, ndarray work,
-    ndarray work_factors, ndarray piece_dy, ndarray piece_dy_d, ndarray sum_dy, ndarray sum_dy_xhat, int threads
+    floating like, ndarray dy, ndarray x, Py_ssize_t r, Py_ssize_t s, Py_ssize_t splits, Py_ssize_t width, ndarray mean, ndarray rstd,
+    ndarray work, ndarray work_factors, ndarray piece_dy, ndarray piece_dy_d, ndarray sum_dy, ndarray sum_dy_xhat, int threads
 ):
-    """work is (threads, 3, width) and work_factors (2, a, c) of x's type; piece_dy and piece_dy_d are (a, splits, c)."""
-    cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), blocks = (c + width - 1) // width, size = a * c, i, t
+    """A statistic has s columns side by side. work is (threads, 3, width) and work_factors (2, a, columns) of x's type; piece_dy and
+    piece_dy_d are (a, splits, columns)."""
+    cdef Py_ssize_t a = PyArray_DIM(mean, 0), c = PyArray_DIM(mean, 1), n = c * s, blocks = (n + width - 1) // width, size = a * n, i, t
     cdef floating* f = data(work_factors, like)
     cdef bint scaled = False
     with nogil:
         for i in range(a):
-            scaled |= factors.column_centres(c, doubles(mean) + i * c, doubles(rstd) + i * c, like, f + i * c, f + size + i * c)
+            scaled |= factors.column_centres(c, doubles(mean) + i * c, doubles(rstd) + i * c, like, f + i * n, f + size + i * n)
+        if s > 1:
+            for i in range(2 * a):
+                columns.spread(c, s, f + i * n)
         for t in prange(threads, num_threads=threads, schedule="static"):
             for i in range(a * splits * blocks * t // threads, a * splits * blocks * (t + 1) // threads):
                 columns.column_gradient_piece(
-                    data(dy, like), data(x, like), i, r, c, splits, width, scaled, f, f + size,
+                    data(dy, like), data(x, like), i, r, n, splits, width, scaled, f, f + size,
                     data(work, like) + 3 * width * t, doubles(piece_dy), doubles(piece_dy_d),
                 )
         for i in range(a):
             factors.column_gradient_sums(
-                i, c, splits, doubles(mean), doubles(rstd), doubles(piece_dy), doubles(piece_dy_d), like, doubles(sum_dy),
+                i, c, s, splits, doubles(mean), doubles(rstd), doubles(piece_dy), doubles(piece_dy_d), like, doubles(sum_dy),
                 doubles(sum_dy_xhat),
             )
 

@@ -169,10 +169,10 @@ def batch_norm(x, mean, var, weight, bias, axis, eps, int code, out, long_way):
     if not spread(constant(c, DOUBLE, 0.0) if bias is None else bias, c, out, f + 3 * c):
         return None
     for j in range(c, 2 * c):
-        f[j] += epsilon
-        if not f[j] > 0.0:  # constant, negative or NaN
+        if not f[j] + epsilon > 0.0:  # constant, negative or NaN
             return None
-        f[j] = 1.0 / sqrt(f[j])
+    for j in range(c, 2 * c):  # apart, so that it vectorizes
+        f[j] = 1.0 / sqrt(f[j] + epsilon)
     y = result(out, x)
     long_way(x.reshape(1, r, c, s), *factors_, code, y.reshape(1, r, c, s))
     return y

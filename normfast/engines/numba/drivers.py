@@ -193,18 +193,23 @@ def column_affine(like, x, r, mean, rstd, weight, bias, beside, work_factors, co
         columns.affine_rows(x, r, c, lo, hi, beside, scaled, scale, high, factor, factor_low, b, code, y, streamed, buffers[t])
 
 
-def column_gradient_sums(like, dy, x, r, splits, width, mean, rstd, work, work_factors, piece_dy, piece_dy_d, sum_dy, sum_dy_xhat, threads):
+def column_gradient_sums(
+    like, dy, x, r, s, splits, width, mean, rstd, work, work_factors, piece_dy, piece_dy_d, sum_dy, sum_dy_xhat, threads
+):
     a, c = mean.shape
-    blocks = (c + width - 1) // width
+    blocks = (c * s + width - 1) // width
     scale, high = work_factors[0], work_factors[1]
     scaled = False
     for i in range(a):
         scaled |= factors.column_centres(c, mean[i], rstd[i], like, scale[i], high[i])
+        if s > 1:
+            columns.spread(c, s, scale[i])
+            columns.spread(c, s, high[i])
     for t in prange(threads):
         for i in range(a * splits * blocks * t // threads, a * splits * blocks * (t + 1) // threads):
-            columns.column_gradient_piece(dy, x, i, r, c, splits, width, scaled, scale, high, work[t], piece_dy, piece_dy_d)
+            columns.column_gradient_piece(dy, x, i, r, c * s, splits, width, scaled, scale, high, work[t], piece_dy, piece_dy_d)
     for i in range(a):
-        factors.column_gradient_sums(i, c, splits, mean, rstd, piece_dy, piece_dy_d, like, sum_dy, sum_dy_xhat)
+        factors.column_gradient_sums(i, c, s, splits, mean, rstd, piece_dy, piece_dy_d, like, sum_dy, sum_dy_xhat)
 
 
 def column_gradient(like, dy, x, r, mean, rstd, weight, c1, c2, beside, work_factors, dx, streamed, buffers, threads):
