@@ -35,8 +35,9 @@ def everything(x, dy, axis):
     results += [y, stats.mean, stats.rstd, *nf.instance_norm_backward(dy, x, stats)]
     y, stats = nf.rms_norm_forward(x)
     results += [y, stats.rstd, *nf.rms_norm_backward(dy, x, stats)]
-    y, norm = nf.lp_norm_forward(x, 3, axis=axis)
-    results += [y, norm, *nf.lp_norm_backward(dy, x, norm, ord=3, axis=axis)]
+    for ord in (1, 2, 3):
+        y, norm = nf.lp_norm_forward(x, ord, axis=axis)
+        results += [y, norm, *nf.lp_norm_backward(dy, x, norm, ord=ord, axis=axis)]
     half = x.astype(np.float16)
     results += [nf.layer_norm(half), nf.dropout(half, 0.3, rng=4), nf.moments(half, axis).m2]
     return [np.asarray(result).tobytes() for result in results]

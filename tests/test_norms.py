@@ -1,5 +1,7 @@
 """layer_norm and batch_norm, forward and backward, on every engine against the oracle."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from oracle import agree, exact, exact_gradients
 
 import normfast as nf
+from normfast.engines.numpy import lp_gradient
 
 OFFSETS = [(0.0, 1.0), (1e4, 1.0), (1e5, 1.0), (-3e-4, 1e-6), (0.0, 1e30), (0.0, 1e-30)]  # mean, standard deviation
 ROWS = [(1, 1), (3, 2), (5, 31), (4, 64), (7, 1023), (3, 2500), (700, 33)]
@@ -242,3 +245,26 @@ def test_rows_without_centring(engine, dtype, rng):
             for _ in range(4):  # freed at once: NumPy hands the same memory out again
                 np.full((3, rows), np.nan), np.full(rows, np.nan)
             agree(function(x), expected, f"{name} {rows} x {n}", units=6.0)
+
+
+@pytest.mark.parametrize("ord", [2, 1, np.inf, -np.inf, 0, 3])
+def test_lp_gradients(engine, dtype, ord, rng, monkeypatch):
+    """Against the formula, in new memory and in place, past the caches and through them; extreme, empty and NaN rows among the others."""
+    for (rows, n), streamed in itertools.product([(700, 33), (66, 16), (3, 2500), (1, 1)], [0, 1 << 30]):
+        monkeypatch.setattr("normfast.engines.compiled.STREAMED", streamed)
+        x = np.rint(rng.normal(0, 3, (rows, n))) if np.isinf(ord) else rng.standard_normal((rows, n))  # whole numbers have ties
+        x[1::7], x[2::7] = x[1::7] * 1e-30, x[2::7] * (1e30 if dtype == np.float32 else 1e200)
+        x[3::7] = 0
+        x, dy = x.astype(dtype), rng.standard_normal((rows, n)).astype(dtype)
+        dy[::5] = 0
+        x[4::70, -1] = np.nan
+        _, saved = nf.lp_norm_forward(x, ord)
+        with np.errstate(all="ignore"):
+            exact = lp_gradient(dy.astype(np.longdouble), x.astype(np.longdouble), ord, saved[:, None].astype(np.longdouble), 1e-12)
+        nans = np.isnan(x).any(axis=1)
+        for out, gradient, values in ((None, dy, x), ((g := dy.copy()), g, x), ((v := x.copy()), dy, v)):
+            dx = nf.lp_norm_backward(gradient, values, saved, ord=ord, out=out).dx
+            assert ord == 0 or np.isnan(dx[nans]).all()
+            for actual, expected in zip(dx[~nans], exact[~nans], strict=True):
+                scale = max(float(np.abs(expected).max()), np.finfo(dtype).tiny)
+                agree(actual, expected, f"{ord} {rows} x {n}", units=8.0 if dtype == np.float32 else 64.0, scale=scale)  # sums are float64

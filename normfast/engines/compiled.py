@@ -327,7 +327,12 @@ class CompiledEngine:
 
     def lp_gradient(self, dy, x, p, norm, eps, dx):
         """The gradient of x / max(norm, eps) for each row."""
-        self._drivers[x.dtype, x.dtype].lp_gradient(dy, x, p, norm, eps, dx, workers(x.size))
+        threads = workers(x.size)
+        length = min(x.size, PART)
+        self._drivers[x.dtype, x.dtype].lp_gradient(
+            dy, x, p, norm, eps, np.empty((threads, length)), np.empty((threads, 5, length), x.dtype), dx,
+            *self._buffers(dx, threads, dy, x), threads,
+        )  # fmt: skip
 
     def activate(self, z, code, a):
         """a = f(z) on one run; the codes are those of `kernels/activations.py`."""

@@ -95,7 +95,7 @@ def lp_gradient(dy, x, p, norm, eps):
     else:
         slope = np.where(t == 0, 0.0, t ** (p - 1.0)) if p else 0.0
     dx = (dy - np.where(norm > eps, inner * np.sign(x) * slope, 0.0)) / divisor
-    return np.where(divisor > 0, dx, 0.0)
+    return np.where(divisor == 0, 0.0, dx)
 
 
 def keep(values, target):

@@ -44,6 +44,30 @@ def gradient_sums(dy, x, n, scale, high):
     return 1.0 * s, 1.0 * q
 
 
+def products(dy, x, n, rows, total):
+    """The sum of dy * x for each row, in float64: no product of float32 values leaves its reach."""
+    half = n // 2
+    for i in range(rows):
+        dy0 = row(dy, i, n)
+        x0 = row(x, i, n)
+        dy1 = chunk(dy0, half, n)
+        x1 = chunk(x0, half, n)
+        t = 0.0
+        for j in range(half):
+            t += 1.0 * dy0[j] * x0[j] + 1.0 * dy1[j] * x1[j]
+        for j in range(2 * half, n):
+            t += 1.0 * dy0[j] * x0[j]
+        total[i] = t
+
+
+def ties(x, n, norm):
+    """How many values of the row have this magnitude."""
+    count = 0.0
+    for j in range(n):
+        count += 1.0 if abs(x[j]) == norm else 0.0
+    return count
+
+
 def weighted_gradient_sums(dy, x, weight, n, scale, high, r, low, dweight, dbias):
     """Sums of g = dy * weight and of g * xhat; adds dy * xhat to dweight and dy to dbias on the way.
 

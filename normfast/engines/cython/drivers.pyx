@@ -356,10 +356,20 @@ def lp_norm_forward(
         )
 
 
-def lp_gradient(floating like, ndarray dy, ndarray x, double p, ndarray norm, double eps, ndarray dx, int threads):
-    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), i
-    for i in prange(rows, nogil=True, num_threads=threads, schedule="static"):
-        lp_norm.lp_gradient_row(data(dy, like) + i * n, data(x, like) + i * n, n, p, doubles(norm)[i], eps, data(dx, like) + i * n)
+def lp_gradient(
+    floating like, ndarray dy, ndarray x, double p, ndarray norm, double eps, ndarray inner, ndarray work, ndarray dx, bint streamed,
+    ndarray buffers, int threads
+):
+    """inner (threads, width) and work (threads, 5, width) of x's type are working space."""
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), length = PyArray_DIM(inner, 1), width = PyArray_DIM(buffers, 1), t
+    cdef floating* w
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        w = data(work, like) + 5 * length * t
+        lp_norm.lp_gradient_rows(
+            data(dy, like), data(x, like), n, p, doubles(norm), eps, data(dx, like), rows * t // threads, rows * (t + 1) // threads,
+            doubles(inner) + length * t, w, w + length, w + 2 * length, w + 3 * length, w + 4 * length, streamed,
+            data(buffers, like) + width * t,
+        )
 
 
 # Runs: every argument is one run

@@ -1,6 +1,6 @@
 cimport cython
 from cython cimport floating
-from .primitives cimport cast, chunk, lane
+from .primitives cimport cast, chunk, lane, row
 
 
 @cython.locals(
@@ -11,6 +11,13 @@ cdef (double, double) shifted_sums(floating* x, Py_ssize_t n, lane scale, lane s
 @cython.locals(half=Py_ssize_t, j=Py_ssize_t, dy1="floating*", x1="floating*", s=floating, q=floating)
 cdef (double, double) gradient_sums(
     floating* dy, floating* x, Py_ssize_t n, floating scale, floating high) noexcept nogil
+
+@cython.locals(
+    half=Py_ssize_t, i=Py_ssize_t, j=Py_ssize_t, dy0="floating*", dy1="floating*", x0="floating*", x1="floating*", t=double)
+cdef void products(floating* dy, floating* x, Py_ssize_t n, Py_ssize_t rows, double* total) noexcept nogil
+
+@cython.locals(j=Py_ssize_t, count=double)
+cdef double ties(floating* x, Py_ssize_t n, double norm) noexcept nogil
 
 @cython.locals(j=Py_ssize_t, g=floating, w=floating, t=floating, s0=floating, q0=floating)
 cdef (double, double) weighted_gradient_sums(

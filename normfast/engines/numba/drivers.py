@@ -254,9 +254,12 @@ def lp_norm_forward(like, x, p, eps, y, norm, unit, work_factors, streamed, buff
         lp_norm.lp_norm_rows(x, rows, n, p, eps, y, norm, unit, scale, high, a, a_low, b, lo, hi, streamed, buffers[t])
 
 
-def lp_gradient(like, dy, x, p, norm, eps, dx, threads):
-    for i in prange(x.shape[0]):
-        lp_norm.lp_gradient_row(dy[i], x[i], x.shape[1], p, norm[i], eps, dx[i])
+def lp_gradient(like, dy, x, p, norm, eps, inner, work, dx, streamed, buffers, threads):
+    rows, n = x.shape
+    for t in prange(threads):
+        lo, hi = rows * t // threads, rows * (t + 1) // threads
+        a, b, one, zero, slope = work[t, 0], work[t, 1], work[t, 2], work[t, 3], work[t, 4]
+        lp_norm.lp_gradient_rows(dy, x, n, p, norm, eps, dx, lo, hi, inner[t], a, b, one, zero, slope, streamed, buffers[t])
 
 
 # Runs: every argument is one run
