@@ -22,6 +22,7 @@ from normfast.engines.policy import (
 )
 from normfast.kernels.activations import IDENTITY
 from normfast.kernels.half_slabs import CHUNK
+from normfast.kernels.moments import HEAD
 from normfast.kernels.normalize import PART
 from normfast.kernels.rows import ASIDE, TOGETHER
 
@@ -77,7 +78,8 @@ class CompiledEngine:
         scale = np.empty_like(mean)
         a, r, _, s = x.shape
         if a == r == 1 < s <= ASIDE:  # short rows: 65536 of 64 values 2.9 ms as slabs, 1.7 ms four at a time
-            self._drivers[x.dtype, DOUBLE].row_moments(x.reshape(-1, s), mean.ravel(), m2.ravel(), scale.ravel(), workers(x.size))
+            head = HEAD if x.dtype == DOUBLE else 1
+            self._drivers[x.dtype, DOUBLE].row_moments(x.reshape(-1, s), head, mean.ravel(), m2.ravel(), scale.ravel(), workers(x.size))
         else:
             self.scaled_moments(x, DOUBLE, mean, m2, scale)
         with np.errstate(all="ignore"):  # float64 values above 1e154 have infinite m2
@@ -283,8 +285,8 @@ class CompiledEngine:
             piece_dy, piece_dy_d = np.empty((2, a * splits, columns))
             work, factors = np.empty((threads, 3 * WIDTH), x.dtype), np.empty((2, a, columns), x.dtype)
             drivers.column_gradient_sums(
-                dy.reshape(-1, columns), x.reshape(-1, columns), r, s, splits, WIDTH, mean, rstd, work, factors, piece_dy, piece_dy_d, sum_dy,
-                sum_dy_xhat, threads,
+                dy.reshape(-1, columns), x.reshape(-1, columns), r, s, splits, WIDTH, mean, rstd, work, factors, piece_dy, piece_dy_d,
+                sum_dy, sum_dy_xhat, threads,
             )  # fmt: skip
 
     def gradient(self, dy, x, mean, rstd, weight, c1, c2, dx):

@@ -17,7 +17,7 @@ def layer_norm_rows(x, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi
     i = lo
     while i < hi:
         stop = min(i + step, hi)
-        row_statistics(x, n, centred, i, stop, row(x, 0, n)[0], mean, var, rstd)
+        row_statistics(x, n, centred, HEAD, i, stop, row(x, 0, n)[0], mean, var, rstd)
         finish_statistics(
             stop - i, n, eps, chunk(mean, i, stop), chunk(var, i, stop), chunk(rstd, i, stop), chunk(rstd, i, stop), chunk(var, i, stop)
         )

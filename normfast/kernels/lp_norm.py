@@ -23,7 +23,7 @@ def lp_norm_rows(x, rows, n, p, eps, y, norm, unit, scale, high, a, a_low, b, lo
     while i < hi:
         stop = min(i + step, hi)
         if p == 2.0:
-            row_statistics(x, n, False, i, stop, like, unit, norm, unit)
+            row_statistics(x, n, False, HEAD, i, stop, like, unit, norm, unit)
         for k in range(i, stop):
             norm[k] = sqrt(norm[k]) / unit[k] if p == 2.0 else row_norm(row(x, k, n), n, p)
             divisor = norm[k] if norm[k] > eps or norm[k] != norm[k] else eps

@@ -41,11 +41,11 @@ def merge_neighbours(double count, ndarray column_mean, ndarray column_m2, ndarr
 # Rows: x is (rows, n)
 
 
-def row_moments(floating like, lane wide, ndarray x, ndarray mean, ndarray m2, ndarray scale, int threads):
+def row_moments(floating like, lane wide, ndarray x, Py_ssize_t head, ndarray mean, ndarray m2, ndarray scale, int threads):
     cdef Py_ssize_t length = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), t
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         rows.row_statistics(
-            data(x, like), n, True, length * t // threads, length * (t + 1) // threads, wide, doubles(mean), doubles(m2), doubles(scale)
+            data(x, like), n, True, head, length * t // threads, length * (t + 1) // threads, wide, doubles(mean), doubles(m2), doubles(scale)
         )
 
 

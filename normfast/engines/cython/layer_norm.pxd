@@ -1,7 +1,7 @@
 cimport cython
 from cython cimport floating
 from .factors cimport centre
-from .moments cimport BLOCK, finish_statistics
+from .moments cimport BLOCK, HEAD, finish_statistics
 from .normalize cimport PART, SHORT, weighted_gradient_sweep, weighted_sweep
 from .primitives cimport cast, chunk, prefetch, row, stream
 from .rows cimport ASIDE, TOGETHER, row_statistics

@@ -2,7 +2,7 @@ cimport cython
 from cython cimport floating
 from .activations cimport IDENTITY
 from .factors cimport centre
-from .moments cimport LARGEST, largest, row_squares, unit_scale
+from .moments cimport HEAD, LARGEST, largest, row_squares, unit_scale
 from .normalize cimport PART, affine_runs, gradient_runs
 from .primitives cimport cast, chunk, pow, prefetch, row, sqrt
 from .rows cimport TOGETHER, row_statistics

@@ -1,7 +1,7 @@
-"""The way of most calls: aligned C-contiguous arrays of one type, normalized along the last axis or by channel, are checked in C.
+"""The way of most calls: aligned C-contiguous arrays, normalized along the last axis or by channel, are checked in C.
 
-Whatever else comes gets None, and goes the long way through `normfast/ops`, which copes with it or says what is wrong. Layer norm of
-1 x 768 took 13.7 us the long way, ten times as long as its kernel.
+Parameters have x's type, or float32 beside 16-bit values. Whatever else comes gets None, and goes the long way through `normfast/ops`,
+which copes with it or says what is wrong. Layer norm of 1 x 768 took 13.7 us the long way, ten times as long as its kernel.
 """
 
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
@@ -14,15 +14,32 @@ from numpy cimport (
 
 from . cimport layer_norm
 
-from normfast.engines.compiled import DOUBLE, constant
+cdef extern from "numpy/arrayobject.h":
+    int NPY_HALF, NPY_USERDEF
+
+from normfast.engines.compiled import DOUBLE, SINGLE, constant
+from normfast.engines.policy import half_slabs
 
 import_array()
+
+
+cdef int bfloat16 = NPY_HALF  # the number of that type once it was seen
+
+
+cdef bint half(ndarray array):
+    """Whether it has 16-bit values; bfloat16 is a type of the package ml_dtypes, known by its name."""
+    global bfloat16
+    cdef int kind = PyArray_TYPE(array)
+    if kind >= NPY_USERDEF and kind != bfloat16 and (<object>array).dtype.name == "bfloat16":
+        bfloat16 = kind
+    return kind == NPY_HALF or kind == bfloat16
 
 
 cdef inline bint plain(object array, int kind, int ndim):
     """Whether it is an aligned C-contiguous native array of this type and number of axes, both -1 for any."""
     return PyArray_CheckExact(array) and PyArray_ISCARRAY_RO(<ndarray>array) and (
-        PyArray_TYPE(<ndarray>array) == kind if kind >= 0 else PyArray_TYPE(<ndarray>array) in (NPY_FLOAT, NPY_DOUBLE)
+        PyArray_TYPE(<ndarray>array) == kind if kind >= 0
+        else PyArray_TYPE(<ndarray>array) == NPY_FLOAT or PyArray_TYPE(<ndarray>array) == NPY_DOUBLE or half(<ndarray>array)
     ) and (ndim < 0 or PyArray_NDIM(<ndarray>array) == ndim)
 
 
@@ -61,9 +78,14 @@ cdef ndarray result(object out, ndarray x):
     return <ndarray>PyArray_EMPTY(PyArray_NDIM(x), PyArray_DIMS(x), PyArray_TYPE(x), 0) if out is None else <ndarray>out
 
 
+cdef inline int computing(ndarray x):
+    """The type that x's values are computed in, which its parameters have."""
+    return NPY_DOUBLE if PyArray_TYPE(x) == NPY_DOUBLE else NPY_FLOAT
+
+
 cdef ndarray run_of(object values, ndarray x, Py_ssize_t n, double default):
     """A parameter as it is, or n times its default."""
-    return constant(n, (<object>x).dtype, default) if values is None else <ndarray>values
+    return constant(n, DOUBLE if computing(x) == NPY_DOUBLE else SINGLE, default) if values is None else <ndarray>values
 
 
 cdef void rows_of(floating like, ndarray x, ndarray weight, ndarray bias, Py_ssize_t n, double eps, bint centred, ndarray y, double* work):
@@ -77,13 +99,13 @@ cdef void rows_of(floating like, ndarray x, ndarray weight, ndarray bias, Py_ssi
 
 
 def layer_norm_rows(x, weight, bias, axis, eps, bint centred, out, bint keep, Py_ssize_t serial, long_way):
-    """y along the last axis, and where they are kept (3, ...) mean, rstd and var; `long_way` takes many values, on threads."""
+    """y along the last axis, and where they are kept (3, ...) mean, rstd and var; `long_way` takes many values, on threads, and 16-bit ones."""
     cdef int kind, ndim
     cdef Py_ssize_t n, rows
     cdef double epsilon = checked(eps)
     if not plain(x, -1, -1) or epsilon < 0.0:
         return None
-    ndim, kind = PyArray_NDIM(<ndarray>x), PyArray_TYPE(<ndarray>x)
+    ndim, kind = PyArray_NDIM(<ndarray>x), computing(<ndarray>x)
     if type(axis) is not int or ndim == 0 or (axis != -1 and axis != ndim - 1) or not PyArray_SIZE(<ndarray>x) or not takes(out, <ndarray>x):
         return None
     n = PyArray_DIM(<ndarray>x, ndim - 1)
@@ -94,7 +116,7 @@ def layer_norm_rows(x, weight, bias, axis, eps, bint centred, out, bint keep, Py
     cdef npy_intp shape[2]
     shape[0], shape[1] = 3, rows
     statistics = <ndarray>PyArray_EMPTY(2, shape, NPY_DOUBLE, 0)
-    if PyArray_SIZE(<ndarray>x) >= serial:
+    if PyArray_SIZE(<ndarray>x) >= serial or half(<ndarray>x):
         long_way(x.reshape(rows, n), w, b, epsilon, centred, (<object>y).reshape(rows, n), *statistics)
     elif kind == NPY_FLOAT:
         rows_of(<float>0, <ndarray>x, w, b, n, epsilon, centred, y, <double*>PyArray_DATA(statistics))
@@ -109,7 +131,7 @@ def layer_norm_gradients(dy, x, mean, rstd, weight, axis, bint centred, out, lon
     cdef Py_ssize_t n, rows
     if not plain(x, -1, -1) or type(axis) is not int:
         return None
-    ndim, kind = PyArray_NDIM(<ndarray>x), PyArray_TYPE(<ndarray>x)
+    ndim, kind = PyArray_NDIM(<ndarray>x), computing(<ndarray>x)
     if ndim == 0 or (axis != -1 and axis != ndim - 1) or not PyArray_SIZE(<ndarray>x) or not takes(out, <ndarray>x) or not takes(dy, <ndarray>x):
         return None
     n = PyArray_DIM(<ndarray>x, ndim - 1)
@@ -128,13 +150,14 @@ def layer_norm_gradients(dy, x, mean, rstd, weight, axis, bint centred, out, lon
     dweight, dbias = long_way(
         dy.reshape(block), x.reshape(block), start, rstd.ravel(), run_of(weight, x, n, 1.0), centred, (<object>dx).reshape(block)
     )
-    return dx, dweight.astype(x.dtype), dbias.astype(x.dtype)
+    dtype = x.dtype if weight is None else weight.dtype
+    return dx, dweight.astype(dtype), dbias.astype(dtype)
 
 
 cdef bint spread(object values, Py_ssize_t n, object out, double* target):
     """The values of a parameter as n doubles; False where it is no plain run of n values apart from `out`."""
     cdef Py_ssize_t j
-    if not fits(values, -1, n, out):
+    if not fits(values, -1, n, out) or half(<ndarray>values):
         return False
     for j in range(n):
         if PyArray_TYPE(<ndarray>values) == NPY_FLOAT:
@@ -158,6 +181,8 @@ def batch_norm(x, mean, var, weight, bias, axis, eps, int code, out, long_way):
     for j in range(2, ndim if axis == 1 else 0):
         s *= PyArray_DIM(<ndarray>x, j)
     r = size // (c * s)
+    if half(<ndarray>x) and not half_slabs((1, r, c, s)):
+        return None
     cdef npy_intp shape[3]
     shape[0], shape[1], shape[2] = 4, 1, c
     cdef ndarray factors_ = <ndarray>PyArray_EMPTY(3, shape, NPY_DOUBLE, 0)

@@ -34,10 +34,10 @@ def merge_neighbours(count, column_mean, column_m2, column_scale, mean, m2, thre
 # Rows: x is (rows, n)
 
 
-def row_moments(like, wide, x, mean, m2, scale, threads):
+def row_moments(like, wide, x, head, mean, m2, scale, threads):
     length, n = x.shape
     for t in prange(threads):
-        rows.row_statistics(x, n, True, length * t // threads, length * (t + 1) // threads, wide, mean, m2, scale)
+        rows.row_statistics(x, n, True, head, length * t // threads, length * (t + 1) // threads, wide, mean, m2, scale)
 
 
 def layer_norm_forward(like, x, weight, bias, eps, centred, y, mean, rstd, var, streamed, buffers, threads):
