@@ -1,7 +1,7 @@
 """The non-linear functions of a neuron and their derivatives, on runs; all but relu are computed in float64.
 
 The forms are those that neither cancel nor overflow: erfc in place of 1 + erf, exp(-|z|) in place of exp(z). exp, log1p and erfc are
-written out as polynomials, since a loop that makes calls does not vectorize (gelu of 786,432 values on one core: 3.2 ms, with calls 16.6 ms).
+written out as polynomials, since a loop that makes calls does not vectorize (gelu of 786,432 values on one core: 3.2 ms, with calls 16.6).
 """
 
 from normfast.kernels.primitives import *

@@ -41,10 +41,26 @@ def layer_norm_rows(x, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi
 
 def layer_norm_gradient_rows(dy, x, mean, rstd, weight, n, centred, dx, lo, hi, tile_dweight, tile_dbias, dweight, dbias, streamed, buffer):
     """Backward, rows lo..hi; their shares of dweight and dbias are added to the float64 `dweight` and `dbias`."""
+    group = PART // n if streamed and n <= SHORT else 0  # as forward
     for i in range(lo, hi):
+        beside = (i - lo) % group if group > 1 else 0
+        target = chunk(buffer, beside * n, PART) if group > 1 else row(dx, i, n)
         gradient_row(
-            row(dy, i, n), row(x, i, n), mean[i], rstd[i], weight, n, centred, row(dx, i, n), tile_dweight, tile_dbias, streamed, buffer
+            row(dy, i, n),
+            row(x, i, n),
+            mean[i],
+            rstd[i],
+            weight,
+            n,
+            centred,
+            target,
+            tile_dweight,
+            tile_dbias,
+            streamed and group <= 1,
+            buffer,
         )
+        if group > 1 and (beside + 1 == group or i + 1 == hi):
+            stream(buffer, (beside + 1) * n, row(dx, i - beside, n))
         if (i + 1 - lo) % TILE == 0 or i + 1 == hi:
             drain(tile_dweight, n, dweight)
             drain(tile_dbias, n, dbias)

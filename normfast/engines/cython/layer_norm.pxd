@@ -18,7 +18,7 @@ cdef void layer_norm_rows(
     floating* x, floating* weight, floating* bias, Py_ssize_t n, double eps, bint centred, floating* y, double* mean, double* rstd, double* var,
     Py_ssize_t lo, Py_ssize_t hi, bint streamed, floating* buffer) noexcept nogil
 
-@cython.locals(i=Py_ssize_t)
+@cython.locals(i=Py_ssize_t, group=Py_ssize_t, beside=Py_ssize_t, target="floating*")
 cdef void layer_norm_gradient_rows(
     floating* dy, floating* x, double* mean, double* rstd, floating* weight, Py_ssize_t n, bint centred, floating* dx, Py_ssize_t lo, Py_ssize_t hi,
     floating* tile_dweight, floating* tile_dbias, double* dweight, double* dbias, bint streamed, floating* buffer) noexcept nogil
