@@ -163,7 +163,7 @@ class CompiledEngine:
             sources, result = (dy.view(np.uint16), x.view(np.uint16)), dx.view(np.uint16)
             self._untyped.half_layer_norm_backward(
                 *sources, x.dtype != HALF, mean, rstd, weight, centred, result, tile_dweight, tile_dbias, dweight, dbias,
-                *self._half_buffers(max(n, TOGETHER // 2), result, tiles, *sources), threads,
+                *self._half_buffers(max(n, TOGETHER // 2), result, threads, *sources), threads,
             )  # fmt: skip
         else:
             self._drivers[x.dtype, x.dtype].layer_norm_backward(

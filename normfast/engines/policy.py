@@ -65,7 +65,7 @@ def row_tiles(rows, n):
     return max(1, min(TILES, rows // 32, rows * n // 8192))
 
 
-def half_slabs(block):
+def takes_halves(block):
     """Whether a block of 16-bit values, or None, is taken in one call: where its runs are long enough to be widened one by one."""
     if block is None:
         return False

@@ -103,7 +103,7 @@ def half_slab_gradient(
     c2 /= r * s
     # dx = rstd * (dy * weight - c1 - xhat * c2)
     p = cast(-rstd[q] * c2 * factor, like)
-    d0 = cast(-rstd[q] * (c1 + c2 * low), like)
+    shift = cast(-rstd[q] * (c1 + c2 * low), like)
     for j in range(r):
         a = cast(weight[q % sets * own + j % own] * rstd[q], like)
         i = run_index(q, j, r, c)
@@ -113,6 +113,6 @@ def half_slab_gradient(
             source = chunk(row(x, i, s), lo, lo + m)
             widen(chunk(row(dy, i, s), lo, lo + m), m, bfloat, dy_bits, dy_values)
             widen(source, m, bfloat, bits, values)
-            gradient_sweep(dy_values, values, m, cast(scale, like), cast(high, like), a, p, d0, dy_values, False, dy_values)
+            gradient_sweep(dy_values, values, m, cast(scale, like), cast(high, like), a, p, shift, dy_values, False, dy_values)
             store(dy_bits, dy_values, m, bfloat, bits, values, source, chunk(row(dx, i, s), lo, lo + m), streamed, words)
             lo += m

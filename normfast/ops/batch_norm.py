@@ -3,7 +3,7 @@
 import numpy as np
 
 from normfast import engines
-from normfast.engines.policy import half_slabs
+from normfast.engines.policy import takes_halves
 from normfast.kernels.activations import IDENTITY
 from normfast.ops._arrays import (
     DOUBLE,
@@ -85,7 +85,7 @@ def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, activa
     rstd = 1.0 / np.sqrt(np.where(constant, np.inf, total) if constant.any() else total)
     x = apart(x, out)
     y = np.empty_like(x) if out is None else out
-    blocks = direct(layout, x, y, halves=half_slabs(layout.block) and not isinstance(activation, tuple))
+    blocks = direct(layout, x, y, halves=takes_halves(layout.block) and not isinstance(activation, tuple))
     if blocks is None:
         weight, bias = (layout.unpack(values, layout.kept) for values in (weight, bias))
         Course(x, layout, layout.kept, weight, bias, activation=activation).apply((mean, rstd, var), y)
@@ -141,7 +141,7 @@ def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, activatio
     weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
     x = apart(x, out)
     y = np.empty_like(x) if out is None else out
-    blocks = direct(layout, x, y, halves=half_slabs(layout.block) and not isinstance(activation, tuple))
+    blocks = direct(layout, x, y, halves=takes_halves(layout.block) and not isinstance(activation, tuple))
     if ord != 2 or where is not None or blocks is None:
         weight, bias = (layout.unpack(values, layout.kept) for values in (weight, bias))
         return normalize(x, layout, layout.kept, weight, bias, eps, y, where, ord=ord, activation=activation)
@@ -205,7 +205,7 @@ def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activat
     weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
     dy, x = apart(dy, out), apart(x, out)
     dx = np.empty_like(x) if out is None else out
-    blocks = direct(layout, dy, x, dx, halves=half_slabs(layout.block) and activation == IDENTITY)
+    blocks = direct(layout, dy, x, dx, halves=takes_halves(layout.block) and activation == IDENTITY)
     if ord != 2 or where is not None or blocks is None:
         weight, bias = (layout.unpack(values, layout.kept) for values in (weight, bias))
         return gradients(dy, x, stats, layout, layout.kept, weight, dtype, dx, bias=bias, ord=ord, activation=activation, where=where)

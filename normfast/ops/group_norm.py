@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from normfast import engines
-from normfast.engines.policy import half_slabs
+from normfast.engines.policy import takes_halves
 from normfast.ops._arrays import (
     DOUBLE,
     apart,
@@ -190,7 +190,7 @@ def _grouped(x, num_groups, axis):
 def _rows(layout, groups, *arrays):
     """The arrays as rows, one for each group, where a kernel takes them in one call: not for short runs or few rows; else None."""
     fit = groups.axis == 1 and layout.natural and groups.run >= 16 and groups.rows[0] >= 4 and arrays[0].size
-    halves = half_slabs((groups.rows[0], 1, 1, groups.run))
+    halves = takes_halves((groups.rows[0], 1, 1, groups.run))
     return direct(layout, *arrays, shape=groups.rows, halves=halves) if fit else None
 
 

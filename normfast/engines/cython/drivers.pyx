@@ -449,17 +449,18 @@ def half_layer_norm_backward(
     ndarray dy, ndarray x, bint bfloat, ndarray mean, ndarray rstd, ndarray weight, bint centred, ndarray dx, ndarray tile_dweight,
     ndarray tile_dbias, ndarray dweight, ndarray dbias, bint streamed, ndarray work_bits, ndarray work, ndarray buffers, int threads
 ):
-    """As `layer_norm_backward`; dy, x and dx are words (rows, n), work and buffers as above, for each tile."""
-    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), size = PyArray_DIM(work, 2), width = PyArray_DIM(buffers, 1), t
+    """As `layer_norm_backward`; dy, x and dx are words (rows, n), work and buffers as above."""
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), size = PyArray_DIM(work, 2), width = PyArray_DIM(buffers, 1), t, i
     cdef Py_ssize_t tiles = PyArray_DIM(dweight, 0)
-    for t in prange(tiles, nogil=True, num_threads=threads, schedule="static"):
-        half_rows.half_gradient_rows(
-            halfwords(dy), halfwords(x), bfloat, doubles(mean), doubles(rstd), <float*>PyArray_DATA(weight), n, centred, halfwords(dx),
-            rows * t // tiles, rows * (t + 1) // tiles, <float*>PyArray_DATA(tile_dweight) + t * n, <float*>PyArray_DATA(tile_dbias) + t * n,
-            doubles(dweight) + t * n, doubles(dbias) + t * n, streamed, words(work_bits) + 2 * t * size,
-            <float*>PyArray_DATA(work) + 2 * t * size, words(work_bits) + (2 * t + 1) * size, <float*>PyArray_DATA(work) + (2 * t + 1) * size,
-            halfwords(buffers) + width * t,
-        )
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            half_rows.half_gradient_rows(
+                halfwords(dy), halfwords(x), bfloat, doubles(mean), doubles(rstd), <float*>PyArray_DATA(weight), n, centred, halfwords(dx),
+                rows * i // tiles, rows * (i + 1) // tiles, <float*>PyArray_DATA(tile_dweight) + i * n,
+                <float*>PyArray_DATA(tile_dbias) + i * n, doubles(dweight) + i * n, doubles(dbias) + i * n, streamed,
+                words(work_bits) + 2 * t * size, <float*>PyArray_DATA(work) + 2 * t * size, words(work_bits) + (2 * t + 1) * size,
+                <float*>PyArray_DATA(work) + (2 * t + 1) * size, halfwords(buffers) + width * t,
+            )
 
 
 def half_slab_forward(

@@ -19,7 +19,7 @@ cdef extern from "numpy/arrayobject.h":
     int NPY_HALF, NPY_USERDEF
 
 from normfast.engines.compiled import DOUBLE, SINGLE, constant
-from normfast.engines.policy import half_slabs
+from normfast.engines.policy import takes_halves
 
 import_array()
 
@@ -184,7 +184,7 @@ def batch_norm(x, mean, var, weight, bias, axis, eps, int code, out, long_way):
     for j in range(2, ndim if axis == 1 else 0):
         s *= PyArray_DIM(<ndarray>x, j)
     r = size // (c * s)
-    if half(<ndarray>x) and not half_slabs((1, r, c, s)):
+    if half(<ndarray>x) and not takes_halves((1, r, c, s)):
         return None
     cdef npy_intp shape[3]
     shape[0], shape[1], shape[2] = 4, 1, c

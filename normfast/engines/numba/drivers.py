@@ -324,12 +324,13 @@ def half_layer_norm_backward(
 ):
     rows, n = x.shape
     tiles = dweight.shape[0]
-    for t in prange(tiles):
-        lo, hi = rows * t // tiles, rows * (t + 1) // tiles
-        half_rows.half_gradient_rows(
-            dy, x, bfloat, mean, rstd, weight, n, centred, dx, lo, hi, tile_dweight[t], tile_dbias[t], dweight[t], dbias[t], streamed,
-            work_bits[t, 0], work[t, 0], work_bits[t, 1], work[t, 1], buffers[t],
-        )  # fmt: skip
+    for t in prange(threads):
+        for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            lo, hi = rows * i // tiles, rows * (i + 1) // tiles
+            half_rows.half_gradient_rows(
+                dy, x, bfloat, mean, rstd, weight, n, centred, dx, lo, hi, tile_dweight[i], tile_dbias[i], dweight[i], dbias[i], streamed,
+                work_bits[t, 0], work[t, 0], work_bits[t, 1], work[t, 1], buffers[t],
+            )  # fmt: skip
 
 
 def half_slab_forward(
