@@ -95,10 +95,11 @@ def half_slab_gradient(
             total += d
             total_xhat += dd
             lo += m
+        k = q % sets * own + j % own
         sum_dy[q * own + j % own] += total
         sum_dy_xhat[q * own + j % own] += total_xhat
-        c1 += total * weight[q % sets * own + j % own]
-        c2 += total_xhat * weight[q % sets * own + j % own]
+        c1 += total * weight[k]
+        c2 += total_xhat * weight[k]
     c1 /= r * s
     c2 /= r * s
     # dx = rstd * (dy * weight - c1 - xhat * c2)

@@ -46,19 +46,9 @@ def layer_norm_gradient_rows(dy, x, mean, rstd, weight, n, centred, dx, lo, hi, 
         beside = (i - lo) % group if group > 1 else 0
         target = chunk(buffer, beside * n, PART) if group > 1 else row(dx, i, n)
         gradient_row(
-            row(dy, i, n),
-            row(x, i, n),
-            mean[i],
-            rstd[i],
-            weight,
-            n,
-            centred,
-            target,
-            tile_dweight,
-            tile_dbias,
-            streamed and group <= 1,
+            row(dy, i, n), row(x, i, n), mean[i], rstd[i], weight, n, centred, target, tile_dweight, tile_dbias, streamed and group <= 1,
             buffer,
-        )
+        )  # fmt: skip
         if group > 1 and (beside + 1 == group or i + 1 == hi):
             stream(buffer, (beside + 1) * n, row(dx, i - beside, n))
         if (i + 1 - lo) % TILE == 0 or i + 1 == hi:

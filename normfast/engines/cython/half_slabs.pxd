@@ -29,7 +29,7 @@ cdef (double, double) words_moments(
 
 @cython.locals(
     like=float, scale=double, high=double, factor=double, low=double, c1=double, c2=double, total=double, total_xhat=double, d=double,
-    dd=double, j=Py_ssize_t, i=Py_ssize_t, lo=Py_ssize_t, m=Py_ssize_t, p=float, shift=float, a=float, source="uint16_t*")
+    dd=double, j=Py_ssize_t, k=Py_ssize_t, i=Py_ssize_t, lo=Py_ssize_t, m=Py_ssize_t, p=float, shift=float, a=float, source="uint16_t*")
 cdef void half_slab_gradient(
     uint16_t* dy, uint16_t* x, bint bfloat, Py_ssize_t q, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, double* mean, double* rstd,
     double* weight, Py_ssize_t sets, Py_ssize_t own, double* sum_dy, double* sum_dy_xhat, uint16_t* dx, bint streamed,
