@@ -21,7 +21,9 @@ from normfast.engines.policy import (
     workers,
 )
 from normfast.kernels.activations import IDENTITY
+from normfast.kernels.dropout import DRAWS
 from normfast.kernels.half_slabs import CHUNK
+from normfast.kernels.philox import BLOCK_WORDS
 from normfast.kernels.moments import HEAD
 from normfast.kernels.normalize import PART
 from normfast.kernels.rows import ASIDE, TOGETHER
@@ -370,12 +372,26 @@ class CompiledEngine:
             self._untyped.narrow_bfloat16(bits, words, threads)
 
     def dropout(self, x, key, position, threshold, scale, y):
-        """y = x * scale where word `position + k` of the key's stream reaches the threshold, else 0; x and y are one run."""
+        """y = x * scale where element `position + k` of the key's stream is kept, else 0; x and y are one run, also of 16 bits."""
         threads = workers(x.size)
-        work = np.empty((threads, 1024), np.uint32)
-        self._drivers[x.dtype, x.dtype].dropout(x, key, position, np.uint32(threshold), x.dtype.type(scale), work, y, threads)
+        draws = key, position, np.uint32(threshold)
+        work = aligned((threads, BLOCK_WORDS), np.dtype(np.uint32)), aligned((threads, DRAWS), np.dtype(np.uint32))
+        if x.itemsize == 2:
+            words, result = x.view(np.uint16), y.view(np.uint16)
+            self._untyped.half_drop(
+                words, x.dtype != HALF, *draws, SINGLE.type(scale), *work, result, *self._half_buffers(DRAWS, result, threads, words),
+                threads,
+            )  # fmt: skip
+        else:
+            self._drivers[x.dtype, x.dtype].drop(x, *draws, x.dtype.type(scale), *work, y, *self._buffers(y, threads, x), threads)
+
+    def keep(self, key, position, threshold, kept):
+        """Whether each element of the key's stream from `position` on is kept, in an array of bool."""
+        threads = workers(kept.size)
+        work = aligned((threads, BLOCK_WORDS), np.dtype(np.uint32)), aligned((threads, DRAWS), np.dtype(np.uint32))
+        self._untyped.keep(key, position, np.uint32(threshold), *work, kept.view(np.uint8), threads)
 
     def random_words(self, key, position, words):
         """The words of the key's stream from `position` on."""
         threads = workers(words.size)
-        self._untyped.random_words(key, position, np.empty((threads, 1024), np.uint32), words, threads)
+        self._untyped.random_words(key, position, np.empty((threads, BLOCK_WORDS), np.uint32), words, threads)

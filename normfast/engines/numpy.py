@@ -170,6 +170,24 @@ def words_of(key, position, n):
     return words[position % 1024 :][:n].astype(np.uint32)
 
 
+def kept_of(key, position, n, threshold):
+    """Whether each of n elements is kept: its draw of 32 bits, whose lower half is made where the upper one is the threshold's, reaches it.
+
+    Elements e and e + 1024 of a block of 2048 draw the lower and the upper half of word e of that block of words.
+    """
+    first, last = position // 2048, (position + n + 2047) // 2048
+    words = words_of(key, first * 1024, (last - first) * 1024).reshape(-1, 1024)
+    draws = np.concatenate([words & np.uint32(0xFFFF), words >> np.uint32(16)], axis=1).ravel()[position % 2048 :][:n]
+    upper, lower = divmod(threshold, 2**16)
+    kept = draws >= upper
+    ties = np.flatnonzero(draws == upper)
+    counters = ties.astype(np.uint64) + np.uint64(position)
+    counters = counters & np.uint64(0xFFFFFFFF), counters >> np.uint64(32) | np.uint64(0x80000000)
+    high = np.broadcast_to(key[2:, None], (2, ties.size))
+    kept[ties] = philox4x32([*counters, *high], key[:2])[0] >> np.uint64(16) >= lower
+    return kept
+
+
 class NumpyEngine:
     """The formulas on blocks, in float64."""
 
@@ -301,10 +319,13 @@ class NumpyEngine:
             target[...] = source
 
     def dropout(self, x, key, position, threshold, scale, y):
-        keep = words_of(key, position, x.size) >= threshold
+        wide = x if x.itemsize > 2 else x.astype(np.float32)
         with np.errstate(all="ignore"):
-            np.multiply(x, x.dtype.type(scale), out=y)
-        y[~keep] = 0
+            y[...] = wide * wide.dtype.type(scale)
+        y[~kept_of(key, position, x.size, threshold)] = 0
+
+    def keep(self, key, position, threshold, kept):
+        kept[...] = kept_of(key, position, kept.size, threshold)
 
     def random_words(self, key, position, words):
         words[...] = words_of(key, position, words.size)

@@ -134,12 +134,12 @@ def _drop(x, mask, y):
     keep = None if drawn else mask.toarray()
     pieces = split(x.shape, PIECE) if x.size else []
     source, target = (Staged(array, range(x.ndim), DOUBLE, pieces) for array in (x, y))
-    words, position = np.empty(min(x.size, PIECE), np.uint32), mask.offset
+    flags, position = np.empty(min(x.size, PIECE), bool), mask.offset
     for piece in pieces:
         run, result = source.load(piece), target.place(piece)
+        kept = flags[: run.size] if drawn else keep[(*piece, ...)].reshape(-1)
         if drawn:
-            engines.current().random_words(mask.words(), position, words[: run.size])
-        kept = words[: run.size] >= mask.threshold if drawn else keep[(*piece, ...)].reshape(-1)
+            engines.current().keep(mask.words(), position, mask.threshold, kept)
         with np.errstate(over="ignore"):
             result[...] = np.where(kept, a * run + b, a * LOWEST + b)
             target.keep(piece, result)

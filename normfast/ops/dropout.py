@@ -27,8 +27,8 @@ class DropoutMask:
 
     Notes
     -----
-    Element k of the drawn shape, in C order, is kept where word `offset + k` of the stream reaches round(p * 2**32): the same on every
-    machine, engine, thread count, memory layout and dtype.
+    Element k of the drawn shape, in C order, is kept where draw `offset + k` of the stream, 32 bits, reaches round(p * 2**32): the same on
+    every machine, engine, thread count, memory layout and dtype. The lower 16 bits are drawn only where the upper ones do not decide.
 
     Examples
     --------
@@ -50,7 +50,7 @@ class DropoutMask:
 
     @property
     def threshold(self):
-        """Words below it drop their element."""
+        """Draws of 32 bits below it drop their element."""
         return min(round(self.p * 2**32), 2**32 - 1)
 
     @property
@@ -75,9 +75,9 @@ class DropoutMask:
         if self.p == 1.0:
             return np.broadcast_to(np.False_, self.shape)
         drawn = self.drawn_shape
-        words = np.empty(math.prod(drawn), np.uint32)
-        engines.current().random_words(self.words(), self.offset, words)
-        return np.broadcast_to((words >= np.uint32(self.threshold)).reshape(drawn), self.shape)
+        kept = np.empty(math.prod(drawn), bool)
+        engines.current().keep(self.words(), self.offset, self.threshold, kept)
+        return np.broadcast_to(kept.reshape(drawn), self.shape)
 
     def packbits(self):
         """The mask as bytes of 8 elements in C order, lowest bit first: `np.packbits(..., bitorder="little")`."""

@@ -6,10 +6,10 @@ sums, and a caller takes the variant it needs once: `layer_norm_forward["float"]
 
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from numpy cimport PyArray_DATA, PyArray_DIM, import_array, ndarray
 
-from . cimport activations, columns, deviations, factors, group_norm, half_rows, half_slabs, halves, layer_norm, lp_norm, moments, normalize, philox, rows, slabs
+from . cimport activations, columns, deviations, dropout, factors, group_norm, half_rows, half_slabs, halves, layer_norm, lp_norm, moments, normalize, philox, rows, slabs
 from .primitives cimport lane
 
 import_array()
@@ -497,28 +497,57 @@ def half_slab_backward(
             )
 
 
-# Dropout: x and y are one run; key is 4 uint64
+# Dropout: x and y are one run; key is 4 uint64, draws (threads, 1024) and kept (threads, 2048) of uint32
 
 
-def dropout(
-    floating like, ndarray x, ndarray key, Py_ssize_t position, uint32_t threshold, floating scale, ndarray work, ndarray y, int threads
+cdef inline uint64_t* key_of(ndarray key) noexcept nogil:
+    return <uint64_t*>PyArray_DATA(key)
+
+
+def drop(
+    floating like, ndarray x, ndarray key, Py_ssize_t position, uint32_t threshold, floating scale, ndarray draws, ndarray kept, ndarray y,
+    bint streamed, ndarray buffers, int threads
 ):
-    """work is (threads, 1024) of uint32."""
-    cdef Py_ssize_t n = PyArray_DIM(x, 0), t, lo
+    cdef Py_ssize_t n = PyArray_DIM(x, 0), width = PyArray_DIM(buffers, 1), t, lo
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
-        philox.dropout_run(
-            data(x, like) + lo, n * (t + 1) // threads - lo, <uint64_t*>PyArray_DATA(key), position + lo, threshold, scale,
-            <uint32_t*>PyArray_DATA(work) + 1024 * t, data(y, like) + lo,
+        dropout.dropout_run(
+            data(x, like) + lo, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale, words(draws) + 1024 * t,
+            words(kept) + 2048 * t, data(y, like) + lo, streamed, data(buffers, like) + width * t,
         )
 
 
-def random_words(ndarray key, Py_ssize_t position, ndarray work, ndarray words, int threads):
+def half_drop(
+    ndarray x, bint bfloat, ndarray key, Py_ssize_t position, uint32_t threshold, float scale, ndarray draws, ndarray kept, ndarray y,
+    bint streamed, ndarray work_bits, ndarray work, ndarray buffers, int threads
+):
+    """work is (threads, 2, 2048) of float32, work_bits the same memory."""
+    cdef Py_ssize_t n = PyArray_DIM(x, 0), size = PyArray_DIM(work, 2), width = PyArray_DIM(buffers, 1), t, lo
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        lo = n * t // threads
+        dropout.half_dropout_run(
+            halfwords(x) + lo, bfloat, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale, words(draws) + 1024 * t,
+            words(kept) + 2048 * t, halfwords(y) + lo, streamed,
+            words(work_bits) + 2 * t * size, <float*>PyArray_DATA(work) + 2 * t * size,
+            words(work_bits) + (2 * t + 1) * size, <float*>PyArray_DATA(work) + (2 * t + 1) * size, halfwords(buffers) + width * t,
+        )
+
+
+def keep(ndarray key, Py_ssize_t position, uint32_t threshold, ndarray draws, ndarray block_kept, ndarray kept, int threads):
+    cdef Py_ssize_t n = PyArray_DIM(kept, 0), t, lo
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        lo = n * t // threads
+        dropout.keep_run(
+            key_of(key), position + lo, n * (t + 1) // threads - lo, threshold, words(draws) + 1024 * t, words(block_kept) + 2048 * t,
+            <uint8_t*>PyArray_DATA(kept) + lo,
+        )
+
+
+def random_words(ndarray key, Py_ssize_t position, ndarray work, ndarray result, int threads):
     """work is (threads, 1024) of uint32."""
-    cdef Py_ssize_t n = PyArray_DIM(words, 0), t, lo
+    cdef Py_ssize_t n = PyArray_DIM(result, 0), t, lo
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
         philox.random_words(
-            <uint64_t*>PyArray_DATA(key), position + lo, n * (t + 1) // threads - lo,
-            <uint32_t*>PyArray_DATA(work) + 1024 * t, <uint32_t*>PyArray_DATA(words) + lo,
+            key_of(key), position + lo, n * (t + 1) // threads - lo, words(work) + 1024 * t, words(result) + lo,
         )

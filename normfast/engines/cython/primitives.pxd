@@ -2,7 +2,7 @@
 
 from cython cimport floating
 from libc.math cimport pow, sqrt
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 ctypedef fused lane:  # the type a sum is taken in, where it may be wider than the values
     float
@@ -11,6 +11,7 @@ ctypedef fused lane:  # the type a sum is taken in, where it may be wider than t
 ctypedef fused item:
     float
     double
+    uint8_t
     uint16_t
     uint32_t
 

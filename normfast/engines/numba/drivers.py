@@ -6,6 +6,7 @@ from normfast.engines.numba.kernels import (
     activations,
     columns,
     deviations,
+    dropout,
     factors,
     group_norm,
     half_rows,
@@ -357,14 +358,33 @@ def half_slab_backward(
             )  # fmt: skip
 
 
-# Dropout: x and y are one run; key is 4 uint64
+# Dropout: x and y are one run; key is 4 uint64, draws (threads, 1024) and kept (threads, 2048) of uint32
 
 
-def dropout(like, x, key, position, threshold, scale, work, y, threads):
+def drop(like, x, key, position, threshold, scale, draws, kept, y, streamed, buffers, threads):
     n = x.size
     for t in prange(threads):
         lo, hi = n * t // threads, n * (t + 1) // threads
-        philox.dropout_run(x[lo:hi], hi - lo, key, position + lo, threshold, scale, work[t], y[lo:hi])
+        dropout.dropout_run(
+            x[lo:hi], hi - lo, key, position + lo, threshold, scale, draws[t], kept[t], y[lo:hi], streamed, buffers[t]
+        )  # fmt: skip
+
+
+def half_drop(x, bfloat, key, position, threshold, scale, draws, kept, y, streamed, work_bits, work, buffers, threads):
+    n = x.size
+    for t in prange(threads):
+        lo, hi = n * t // threads, n * (t + 1) // threads
+        dropout.half_dropout_run(
+            x[lo:hi], bfloat, hi - lo, key, position + lo, threshold, scale, draws[t], kept[t], y[lo:hi], streamed, work_bits[t, 0],
+            work[t, 0], work_bits[t, 1], work[t, 1], buffers[t],
+        )  # fmt: skip
+
+
+def keep(key, position, threshold, draws, block_kept, kept, threads):
+    n = kept.size
+    for t in prange(threads):
+        lo, hi = n * t // threads, n * (t + 1) // threads
+        dropout.keep_run(key, position + lo, hi - lo, threshold, draws[t], block_kept[t], kept[lo:hi])
 
 
 def random_words(key, position, work, words, threads):

@@ -11,6 +11,7 @@ from normfast.kernels import (
     activations,
     columns,
     deviations,
+    dropout,
     factors,
     group_norm,
     half_rows,
@@ -73,3 +74,4 @@ deviations = compiled(deviations)
 halves = compiled(halves)
 half_rows = compiled(half_rows)
 half_slabs = compiled(half_slabs)
+dropout = compiled(dropout)
