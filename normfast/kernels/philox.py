@@ -8,6 +8,7 @@ from normfast.kernels.primitives import *
 
 COUNTERS = 256  # of a block
 BLOCK_WORDS = 1024
+BESIDE = 64  # counters that are taken at once
 
 
 def philox4x32(c0, c1, c2, c3, k0, k1, rounds):
@@ -27,12 +28,19 @@ def philox4x32(c0, c1, c2, c3, k0, k1, rounds):
 
 def random_block(key, block, words):
     """The words of a block; key holds Philox's two key words and the upper two of its counter, as uint64."""
+    for i in range(COUNTERS // BESIDE):
+        random_counters(key, block, i * BESIDE, words)
+
+
+def random_counters(key, block, start, words):
+    """Those of the BESIDE counters from `start` on."""
     k0, k1, c2, c3 = key[0], key[1], key[2], key[3]
     first = uint64(block) * uint64(COUNTERS)
     words1 = chunk(words, COUNTERS, BLOCK_WORDS)
     words2 = chunk(words, 2 * COUNTERS, BLOCK_WORDS)
     words3 = chunk(words, 3 * COUNTERS, BLOCK_WORDS)
-    for j in range(philox_lanes(first, c2, c3, k0, k1, words), COUNTERS):
+    done = philox_lanes(first + uint64(start), c2, c3, k0, k1, chunk(words, start, BLOCK_WORDS))
+    for j in range(start + done, start + BESIDE):
         counter = first + uint64(j)
         w0, w1, w2, w3 = philox4x32(counter & uint64(0xFFFFFFFF), counter >> uint64(32), c2, c3, k0, k1, 10)
         words[j] = w0

@@ -1,5 +1,6 @@
 """Dropout (Srivastava et al. 2014) whose mask is a key: whether element k is kept is a function of the key and k alone."""
 
+import functools
 import math
 
 import numpy as np
@@ -252,13 +253,17 @@ def _apply(x, mask, out, name):
         y[...] = x
     else:
         x = apart(x, out)
+        drop = functools.partial(engines.current().dropout, key=mask.words(), threshold=mask.threshold, scale=mask.scale) if drawn else None
+        if drawn and x.flags.c_contiguous and y.flags.c_contiguous and y.flags.aligned and x.size:
+            drop(x.reshape(-1), position=mask.offset, y=y.reshape(-1))
+            return y
         pieces = elementwise(x, y)
         source, target = (Staged(array, range(x.ndim), computing(x.dtype), pieces) for array in (x, y))
         kept, position = None if drawn else mask._kept(), mask.offset
         for piece in pieces:
             run, result = source.load(piece), target.place(piece)
             if drawn:
-                engines.current().dropout(run, mask.words(), position, mask.threshold, mask.scale, result)
+                drop(run, position=position, y=result)
             else:
                 np.multiply(run, run.dtype.type(mask.scale), out=result)
                 np.copyto(result.reshape(shape_of(piece)), 0, where=~kept[piece])

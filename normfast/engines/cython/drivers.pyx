@@ -497,7 +497,7 @@ def half_slab_backward(
             )
 
 
-# Dropout: x and y are one run; key is 4 uint64, draws (threads, 1024) and kept (threads, 2048) of uint32
+# Dropout: x and y are one run; key is 4 uint64, work_words (threads, 1024) and draws (threads, 2048) of uint32
 
 
 cdef inline uint64_t* key_of(ndarray key) noexcept nogil:
@@ -505,20 +505,20 @@ cdef inline uint64_t* key_of(ndarray key) noexcept nogil:
 
 
 def drop(
-    floating like, ndarray x, ndarray key, Py_ssize_t position, uint32_t threshold, floating scale, ndarray draws, ndarray kept, ndarray y,
+    floating like, ndarray x, ndarray key, Py_ssize_t position, uint32_t threshold, floating scale, ndarray work_words, ndarray draws, ndarray y,
     bint streamed, ndarray buffers, int threads
 ):
     cdef Py_ssize_t n = PyArray_DIM(x, 0), width = PyArray_DIM(buffers, 1), t, lo
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
         dropout.dropout_run(
-            data(x, like) + lo, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale, words(draws) + 1024 * t,
-            words(kept) + 2048 * t, data(y, like) + lo, streamed, data(buffers, like) + width * t,
+            data(x, like) + lo, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale, words(work_words) + 1024 * t,
+            words(draws) + 2048 * t, data(y, like) + lo, streamed, data(buffers, like) + width * t,
         )
 
 
 def half_drop(
-    ndarray x, bint bfloat, ndarray key, Py_ssize_t position, uint32_t threshold, float scale, ndarray draws, ndarray kept, ndarray y,
+    ndarray x, bint bfloat, ndarray key, Py_ssize_t position, uint32_t threshold, float scale, ndarray work_words, ndarray draws, ndarray y,
     bint streamed, ndarray work_bits, ndarray work, ndarray buffers, int threads
 ):
     """work is (threads, 2, 2048) of float32, work_bits the same memory."""
@@ -526,19 +526,19 @@ def half_drop(
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
         dropout.half_dropout_run(
-            halfwords(x) + lo, bfloat, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale, words(draws) + 1024 * t,
-            words(kept) + 2048 * t, halfwords(y) + lo, streamed,
+            halfwords(x) + lo, bfloat, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale, words(work_words) + 1024 * t,
+            words(draws) + 2048 * t, halfwords(y) + lo, streamed,
             words(work_bits) + 2 * t * size, <float*>PyArray_DATA(work) + 2 * t * size,
             words(work_bits) + (2 * t + 1) * size, <float*>PyArray_DATA(work) + (2 * t + 1) * size, halfwords(buffers) + width * t,
         )
 
 
-def keep(ndarray key, Py_ssize_t position, uint32_t threshold, ndarray draws, ndarray block_kept, ndarray kept, int threads):
+def keep(ndarray key, Py_ssize_t position, uint32_t threshold, ndarray work_words, ndarray draws, ndarray kept, int threads):
     cdef Py_ssize_t n = PyArray_DIM(kept, 0), t, lo
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
         dropout.keep_run(
-            key_of(key), position + lo, n * (t + 1) // threads - lo, threshold, words(draws) + 1024 * t, words(block_kept) + 2048 * t,
+            key_of(key), position + lo, n * (t + 1) // threads - lo, threshold, words(work_words) + 1024 * t, words(draws) + 2048 * t,
             <uint8_t*>PyArray_DATA(kept) + lo,
         )
 

@@ -96,5 +96,5 @@ cdef inline Py_ssize_t lead(written* run, Py_ssize_t n) noexcept nogil:
     return min(n, <Py_ssize_t>(-<size_t>run % 64 // sizeof(written)))
 
 
-cdef inline void prefetch(written* run, Py_ssize_t n) noexcept nogil:
-    normfast_prefetch(<const char*>run, n * <Py_ssize_t>sizeof(written))
+cdef inline void prefetch(item* run, Py_ssize_t n) noexcept nogil:
+    normfast_prefetch(<const char*>run, n * <Py_ssize_t>sizeof(item))
