@@ -8,7 +8,7 @@ from test_oracle import KNOWN_ANSWERS
 
 import normfast as nf
 from normfast import engines
-from normfast.engines.numpy import words_of
+from normfast.engines.numpy import kept_of, words_of
 
 
 def test_words_are_philox_4x32_10(engine):
@@ -41,6 +41,23 @@ def test_engines_agree(p, dtype, rng):
                     assert y.tobytes() == expected.tobytes()
                     assert (other.toarray() == keep).all()
                     assert nf.dropout_backward(x, mask).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("p", [2e-6, 0.1, 0.1 + 2**-20, 1 - 2e-6])
+def test_the_lower_half_of_a_draw(p, engine):
+    """It decides for one element in 65536, which so has the chance p as the others have, and the same answer on every engine."""
+    n, key = 1 << 21, np.arange(4, dtype=np.uint64)
+    threshold = round(p * 2**32)
+    kept, upper_alone, every = np.empty((3, n), bool)
+    engines.current().keep(key, 77, threshold, kept)
+    assert (kept == kept_of(key, 77, n, threshold)).all()
+    engines.current().keep(key, 77, threshold & 0xFFFF0000, every)  # a tie is kept
+    engines.current().keep(key, 77, min((threshold | 0xFFFF) + 1, 2**32 - 1), upper_alone)  # a tie is dropped
+    ties = every & ~upper_alone
+    assert abs(ties.sum() - n / 65536) < 5 * (n / 65536) ** 0.5
+    assert (kept[~ties] == every[~ties]).all()
+    share = 1 - (threshold & 0xFFFF) / 65536
+    assert abs(kept[ties].sum() - share * ties.sum()) <= 1 + 5 * (share * (1 - share) * ties.sum()) ** 0.5
 
 
 def test_the_mask_depends_on_key_and_position_alone(engine, rng):
@@ -112,7 +129,7 @@ def test_keep_rate_and_independence(p):
     q = 1 - p
     assert abs(keep.mean() - q) < 5 * (p * q / n) ** 0.5
     centred = keep - q
-    for lag in (1, 2, 4, 256, 512, 1024, 4096):
+    for lag in (1, 2, 4, 256, 512, 1024, 2048, 4096):
         assert abs((centred[lag:] * centred[:-lag]).mean()) < 5 * p * q / (n - lag) ** 0.5
     other = nf.dropout_forward(np.ones(n, np.float32), p, rng=2)[1].toarray() - q
     assert abs((centred * other).mean()) < 5 * p * q / n**0.5

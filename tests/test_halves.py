@@ -81,6 +81,28 @@ def test_float32_parameters(engine, half, rng):
     assert nf.batch_norm_backward(dy, x, nf.batch_norm_forward(x)[1], weight[:3]).dweight.dtype == np.float32
 
 
+def test_16_bit_parameters(engine, half, rng):
+    """As the same parameters in float32, bit for bit; the gradients have the parameters' type."""
+    x, dy = (rng.standard_normal((2, 6, 48, 64)) + 1).astype(half)
+    for norm, backward, n, options in (
+        (nf.layer_norm_forward, nf.layer_norm_backward, 64, {"axis": -1}),
+        (nf.batch_norm_forward, nf.batch_norm_backward, 48, {"axis": 1}),
+    ):
+        weight, bias = rng.standard_normal((2, n)).astype(half)
+        wide = weight.astype(np.float32), bias.astype(np.float32)
+        y, stats = norm(x, weight, bias, **options)
+        same_bits(y, norm(x, *wide, **options)[0])
+        gradients, expected = (backward(dy, x, stats, values, **options) for values in (weight, wide[0]))
+        assert [g.dtype for g in gradients] == [half] * 3
+        for gradient, wanted in zip(gradients, expected, strict=True):
+            same_bits(gradient, wanted.astype(half))
+    mean, var = rng.random((2, 48)).astype(half) + half.type(1)
+    same_bits(
+        nf.batch_norm(x, mean, var, weight, bias),
+        nf.batch_norm(x, *(values.astype(np.float32) for values in (mean, var, weight, bias))),
+    )
+
+
 def test_dropout_masks_do_not_depend_on_the_type(engine, half):
     x = np.ones((7, 333), half)
     y, mask = nf.dropout_forward(x, 0.25, rng=3)

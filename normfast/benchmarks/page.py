@@ -19,9 +19,9 @@ ONNX Runtime and OpenVINO with a model of the one operation whose inputs and res
 rows of all threads only), NumPy as the formula that people write (on one core). Where a library does not have the operation it has no
 time. Inputs have mean 3 and standard deviation 1.
 
-Idle OpenMP threads spin for 3 ms here, as libgomp and so PyTorch have it by default. By itself normfast lets them sleep after 20 us, since
-NumPy's matmuls need the cores; a call below 1 ms that follows another closely then takes up to 1.6 times as long on a virtual machine, where
-a thread wakes in 100 us. `GOMP_SPINCOUNT=300000` in the environment is the way that is measured here.
+Idle OpenMP threads spin for 3 ms here, as libgomp and so PyTorch have it by default (`GOMP_SPINCOUNT=300000` in the environment). By
+itself normfast lets them sleep after 20 us, since NumPy's matmuls need the cores: a call below 1 ms that follows another closely then takes
+up to 1.6 times as long on a virtual machine, where a thread wakes in 100 us.
 
 - **call**: `out=` writes to an array that is there, `new` returns a new one; of the rivals only ONNX Runtime and OpenVINO write to memory
   that is there, in every row.

@@ -23,9 +23,9 @@ from normfast.engines.policy import (
 from normfast.kernels.activations import IDENTITY
 from normfast.kernels.dropout import DRAWS
 from normfast.kernels.half_slabs import CHUNK
-from normfast.kernels.philox import BLOCK_WORDS
 from normfast.kernels.moments import HEAD
 from normfast.kernels.normalize import PART
+from normfast.kernels.philox import BLOCK_WORDS
 from normfast.kernels.rows import ASIDE, TOGETHER
 
 HALF, SINGLE, DOUBLE = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)

@@ -64,14 +64,14 @@ def keep_run(key, position, n, threshold, words, draws, kept):
 
 
 def dropout_run(x, n, key, position, threshold, scale, words, draws, y, streamed, buffer):
-    """y = x * scale where the element is kept, else 0 (also where x is infinite or NaN); past the caches, through the buffer, if `streamed`."""
+    """y = x * scale where the element is kept, else 0, also for infinite x and NaN; past the caches, through the buffer, if `streamed`."""
     done = 0
     start = position % DRAWS
     while done < n:
         m = min(n - done, DRAWS - start)
         run = chunk(x, done, n)
         target = chunk(y, done, n)
-        draw_block(key, (position + done) // DRAWS, threshold, run, run if streamed else target, words, draws)
+        draw_block(key, (position + done) // DRAWS, threshold, run, chunk(run, DRAWS // 2, n) if streamed else target, words, draws)
         select_sweep(run, m, chunk(draws, start, start + m), threshold, scale, target, streamed, buffer)
         done += m
         start = 0

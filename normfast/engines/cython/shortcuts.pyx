@@ -13,7 +13,9 @@ from numpy cimport (
     PyArray_ISCARRAY_RO, PyArray_NBYTES, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, import_array, ndarray, npy_intp,
 )
 
-from . cimport layer_norm
+from libc.stdint cimport uint16_t, uint32_t
+
+from . cimport halves, layer_norm
 
 cdef extern from "numpy/arrayobject.h":
     int NPY_HALF, NPY_USERDEF
@@ -84,9 +86,25 @@ cdef inline int computing(ndarray x):
     return NPY_DOUBLE if PyArray_TYPE(x) == NPY_DOUBLE else NPY_FLOAT
 
 
+cdef inline bint suits(object values, ndarray x, Py_ssize_t n, object out):
+    """Whether it is a parameter of n values, None or of x's type or the one that x is computed in, apart from `out`."""
+    return values is None or fits(values, computing(x), n, out) or fits(values, PyArray_TYPE(x), n, out)
+
+
+cdef ndarray widened(ndarray values):
+    """A run of 16-bit values as float32."""
+    cdef npy_intp n = PyArray_SIZE(values)
+    cdef ndarray result = <ndarray>PyArray_EMPTY(1, &n, NPY_FLOAT, 0)
+    cdef void* target = PyArray_DATA(result)
+    halves.widen(<uint16_t*>PyArray_DATA(values), n, PyArray_TYPE(values) != NPY_HALF, <uint32_t*>target, <float*>target)
+    return result
+
+
 cdef ndarray run_of(object values, ndarray x, Py_ssize_t n, double default):
-    """A parameter as it is, or n times its default."""
-    return constant(n, DOUBLE if computing(x) == NPY_DOUBLE else SINGLE, default) if values is None else <ndarray>values
+    """A parameter in the type that x is computed in, or n times its default."""
+    if values is None:
+        return constant(n, DOUBLE if computing(x) == NPY_DOUBLE else SINGLE, default)
+    return widened(<ndarray>values) if half(<ndarray>values) else <ndarray>values
 
 
 cdef void rows_of(floating like, ndarray x, ndarray weight, ndarray bias, Py_ssize_t n, double eps, bint centred, ndarray y, double* work):
@@ -111,7 +129,7 @@ def layer_norm_rows(x, weight, bias, axis, eps, bint centred, out, bint keep, Py
         return None
     n = PyArray_DIM(<ndarray>x, ndim - 1)
     rows = PyArray_SIZE(<ndarray>x) // n
-    if not (weight is None or fits(weight, kind, n, out)) or not (bias is None or fits(bias, kind, n, out)):
+    if not suits(weight, x, n, out) or not suits(bias, x, n, out):
         return None
     cdef ndarray w = run_of(weight, x, n, 1.0), b = run_of(bias, x, n, 0.0), y = result(out, x), statistics
     cdef npy_intp shape[2]
@@ -128,16 +146,16 @@ def layer_norm_rows(x, weight, bias, axis, eps, bint centred, out, bint keep, Py
 
 def layer_norm_gradients(dy, x, mean, rstd, weight, axis, bint centred, out, long_way):
     """dx, dweight and dbias of rows along the last axis, by the engine's method `long_way`; mean None is 0."""
-    cdef int kind, ndim
+    cdef int ndim
     cdef Py_ssize_t n, rows
     if not plain(x, -1, -1) or type(axis) is not int:
         return None
-    ndim, kind = PyArray_NDIM(<ndarray>x), computing(<ndarray>x)
+    ndim = PyArray_NDIM(<ndarray>x)
     if ndim == 0 or (axis != -1 and axis != ndim - 1) or not PyArray_SIZE(<ndarray>x) or not takes(out, <ndarray>x) or not takes(dy, <ndarray>x):
         return None
     n = PyArray_DIM(<ndarray>x, ndim - 1)
     rows = PyArray_SIZE(<ndarray>x) // n
-    if (n == 1 or mean is None) and centred or not (weight is None or fits(weight, kind, n, out)):
+    if (n == 1 or mean is None) and centred or not suits(weight, x, n, out):
         return None
     for values in (dy, x, rstd, rstd if mean is None else mean):
         if not plain(values, -1, -1) or not (out is None or apart(<ndarray>values, <ndarray>out)):
@@ -159,8 +177,10 @@ cdef bint spread(object values, Py_ssize_t n, object out, double* target):
     """The values of a parameter as n doubles; False where it is no plain run of n values apart from `out`."""
     cdef Py_ssize_t j
     cdef const float* source
-    if not fits(values, -1, n, out) or half(<ndarray>values):
+    if not fits(values, -1, n, out):
         return False
+    if half(<ndarray>values):
+        values = widened(<ndarray>values)
     if PyArray_TYPE(<ndarray>values) == NPY_DOUBLE:
         memcpy(target, PyArray_DATA(<ndarray>values), n * sizeof(double))
     else:

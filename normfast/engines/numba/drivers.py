@@ -387,8 +387,8 @@ def keep(key, position, threshold, work_words, draws, kept, threads):
         dropout.keep_run(key, position + lo, hi - lo, threshold, work_words[t], draws[t], kept[lo:hi])
 
 
-def random_words(key, position, work, words, threads):
-    n = words.size
+def random_words(key, position, work, result, threads):
+    n = result.size
     for t in prange(threads):
         lo, hi = n * t // threads, n * (t + 1) // threads
-        philox.random_words(key, position + lo, hi - lo, work[t], words[lo:hi])
+        philox.random_words(key, position + lo, hi - lo, work[t], result[lo:hi])
