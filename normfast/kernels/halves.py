@@ -45,7 +45,7 @@ def widen_bfloat16(source, n, bits):
 
 def narrow_bfloat16(bits, n, target):
     """Round the lower half away."""
-    for j in range(n):
+    for j in range(bfloat16_lanes(bits, n, target), n):
         u = bits[j]
         rounded = (u + uint32(0x7FFF) + ((u >> uint32(16)) & uint32(1))) >> uint32(16)
         target[j] = (u >> uint32(16)) | uint32(64) if (u & uint32(0x7FFFFFFF)) > uint32(0x7F800000) else rounded

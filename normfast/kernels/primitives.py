@@ -49,6 +49,11 @@ def prefetch(run, n):
     """Ask for n values that will be read soon; no result depends on it."""
 
 
+def bfloat16_lanes(bits, n, target):
+    """How many of n float32 values, given by their bits, the engine has rounded to bfloat16 by hand; the kernel does the rest."""
+    return 0
+
+
 def philox_lanes(first, c2, c3, k0, k1, words):
     """Counters of a Philox block that the engine has done by hand; the kernel does the rest."""
     return 0

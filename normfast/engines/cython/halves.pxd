@@ -2,6 +2,39 @@ cimport cython
 from libc.stdint cimport uint16_t, uint32_t
 from .primitives cimport cast, chunk, lead, prefetch, stream, uint32
 
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #if defined(__AVX512F__) && defined(__GNUC__)
+    #include <immintrin.h>
+    /* The instruction for it, of Cooper Lake, Sapphire Rapids and Zen 4, takes a subnormal number for 0: from such a one on the loop goes on.
+       4096 values in the first cache: 0.48 -> 0.14 us. */
+    __attribute__((target("avx512bf16,avx512dq"))) static Py_ssize_t normfast_bfloat16_vectors(
+        const uint32_t *bits, Py_ssize_t n, uint16_t *target) {
+        const int subnormal = 0x20;
+        Py_ssize_t j = 0;
+        for (; j + 32 <= n; j += 32) {
+            __m512 low = _mm512_loadu_ps(bits + j), high = _mm512_loadu_ps(bits + j + 16);
+            if (_mm512_fpclass_ps_mask(low, subnormal) | _mm512_fpclass_ps_mask(high, subnormal)) break;
+            __m512bh rounded = _mm512_cvtne2ps_pbh(high, low);
+            memcpy(target + j, &rounded, sizeof rounded);
+        }
+        return j;
+    }
+    static Py_ssize_t normfast_bfloat16_lanes(const uint32_t *bits, Py_ssize_t n, uint16_t *target) {
+        static int has = -1;
+        if (has < 0) has = __builtin_cpu_supports("avx512bf16") != 0;
+        return has ? normfast_bfloat16_vectors(bits, n, target) : 0;
+    }
+    #else
+    static Py_ssize_t normfast_bfloat16_lanes(const uint32_t *bits, Py_ssize_t n, uint16_t *target) {
+        (void)bits; (void)n; (void)target;
+        return 0;
+    }
+    #endif
+    """
+    Py_ssize_t bfloat16_lanes "normfast_bfloat16_lanes"(uint32_t* bits, Py_ssize_t n, uint16_t* target) noexcept nogil
+
 cdef Py_ssize_t WORDS
 
 cdef void widen(uint16_t* source, Py_ssize_t n, bint bfloat, uint32_t* bits, float* values) noexcept nogil

@@ -37,6 +37,7 @@ _compiled = {
     primitives.lead: lead,
     primitives.prefetch: prefetch,
     primitives.philox_lanes: njit(primitives.philox_lanes),
+    primitives.bfloat16_lanes: njit(primitives.bfloat16_lanes),
     primitives.uint32: np.uint32,
     primitives.uint64: np.uint64,
 }
