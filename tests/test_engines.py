@@ -130,6 +130,7 @@ def test_sixteen_python_threads_at_once(compiled, rng):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork.. was called:RuntimeWarning")  # by JAX, where the tests of the benchmark have loaded it
 def test_forked_child_computes_the_same(compiled, rng):
     x, dy = rng.standard_normal((2, 600, 200)).astype(np.float32)
     with nf.threads(2):

@@ -29,6 +29,7 @@ from normfast.kernels.philox import BLOCK_WORDS
 from normfast.kernels.rows import ASIDE, TOGETHER
 
 HALF, SINGLE, DOUBLE = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
+WORD = np.dtype(np.uint32)
 
 
 @lru_cache(maxsize=64)
@@ -83,6 +84,10 @@ class CompiledEngine:
         streamed, buffers = self._buffers(y, threads, *sources)
         work = aligned((threads, 2, size), SINGLE)
         return streamed, work.view(np.uint32), work, buffers
+
+    def _draw_buffers(self, threads):
+        """The words and the draws of a block, for each thread."""
+        return aligned((threads, BLOCK_WORDS), WORD), aligned((threads, DRAWS), WORD)
 
     def moments(self, x, mean, m2):
         """Mean and sum of squared deviations (a, c) of a block, summed in float64."""
@@ -374,8 +379,7 @@ class CompiledEngine:
     def dropout(self, x, key, position, threshold, scale, y):
         """y = x * scale where element `position + k` of the key's stream is kept, else 0; x and y are one run, also of 16 bits."""
         threads = workers(x.size)
-        draws = key, position, np.uint32(threshold)
-        work = aligned((threads, BLOCK_WORDS), np.dtype(np.uint32)), aligned((threads, DRAWS), np.dtype(np.uint32))
+        draws, work = (key, position, np.uint32(threshold)), self._draw_buffers(threads)
         if x.itemsize == 2:
             words, result = x.view(np.uint16), y.view(np.uint16)
             self._untyped.half_drop(
@@ -388,8 +392,7 @@ class CompiledEngine:
     def keep(self, key, position, threshold, kept):
         """Whether each element of the key's stream from `position` on is kept, in an array of bool."""
         threads = workers(kept.size)
-        work = aligned((threads, BLOCK_WORDS), np.dtype(np.uint32)), aligned((threads, DRAWS), np.dtype(np.uint32))
-        self._untyped.keep(key, position, np.uint32(threshold), *work, kept.view(np.uint8), threads)
+        self._untyped.keep(key, position, np.uint32(threshold), *self._draw_buffers(threads), kept.view(np.uint8), threads)
 
     def random_words(self, key, position, words):
         """The words of the key's stream from `position` on."""

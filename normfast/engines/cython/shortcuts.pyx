@@ -7,13 +7,12 @@ which copes with it or says what is wrong. Layer norm of 1 x 768 took 13.7 us th
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cython cimport floating
 from libc.math cimport sqrt
+from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport memcpy
 from numpy cimport (
     NPY_DOUBLE, NPY_FLOAT, PyArray_CheckExact, PyArray_DATA, PyArray_DIM, PyArray_DIMS, PyArray_EMPTY, PyArray_ISCARRAY,
     PyArray_ISCARRAY_RO, PyArray_NBYTES, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, import_array, ndarray, npy_intp,
 )
-
-from libc.stdint cimport uint16_t, uint32_t
 
 from . cimport halves, layer_norm
 
