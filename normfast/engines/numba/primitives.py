@@ -90,7 +90,7 @@ def _prefetch_line(typing_context, address):
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32]), "llvm.prefetch.p0i8"
         )
-        builder.call(function, [builder.inttoptr(arguments[0], pointer), i32(0), i32(3), i32(1)])
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), i32(0), i32(2), i32(1)])  # to be read, into the second cache
         return context.get_dummy_value()
 
     return types.void(types.uintp), touch
