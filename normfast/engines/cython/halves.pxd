@@ -5,7 +5,7 @@ from .primitives cimport cast, chunk, lead, prefetch, stream, uint32
 cdef extern from *:
     """
     #include <stdint.h>
-    #if defined(__AVX512F__) && defined(__GNUC__)
+    #if defined(__AVX512F__) && (defined(__clang__) || __GNUC__ >= 10) /* gcc knows the instruction since 10 */
     #include <immintrin.h>
     /* The instruction for it, of Cooper Lake, Sapphire Rapids and Zen 4, takes a subnormal number for 0: from such a one on the loop goes on.
        4096 values in the first cache: 0.48 -> 0.14 us. */
