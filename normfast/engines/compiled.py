@@ -29,7 +29,7 @@ from normfast.kernels.philox import BLOCK_WORDS
 from normfast.kernels.rows import ASIDE, TOGETHER
 
 HALF, SINGLE, DOUBLE = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
-WORD = np.dtype(np.uint32)
+BYTE, WORD = np.dtype(np.uint8), np.dtype(np.uint32)
 
 
 @lru_cache(maxsize=64)
@@ -86,8 +86,9 @@ class CompiledEngine:
         return streamed, work.view(np.uint32), work, buffers
 
     def _draw_buffers(self, threads):
-        """The words and the draws of a block, for each thread."""
-        return aligned((threads, BLOCK_WORDS), WORD), aligned((threads, DRAWS), WORD)
+        """Space for each thread for the words of a block, whether each of its elements is kept, and 64 bytes: as words and as bytes."""
+        space = aligned((threads, 2 * DRAWS + 64), BYTE)
+        return space.view(WORD), space
 
     def moments(self, x, mean, m2):
         """Mean and sum of squared deviations (a, c) of a block, summed in float64."""

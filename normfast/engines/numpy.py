@@ -171,21 +171,24 @@ def words_of(key, position, n):
 
 
 def kept_of(key, position, n, threshold):
-    """Whether each of n elements is kept: its draw of 32 bits, whose lower half is made where the upper one is the threshold's, reaches it.
+    """Whether each of n elements is kept: its draw of 32 bits, whose upper eight are a byte of the words, reaches the threshold.
 
-    Elements e and e + 1024 of a block of 2048 draw the lower and the upper half of word e of that block of words.
+    Where that byte does not decide, the ties of a block of 4096 elements, in their order, have the upper 24 bits of words of their own.
     """
-    first, last = position // 2048, (position + n + 2047) // 2048
-    words = words_of(key, first * 1024, (last - first) * 1024).reshape(-1, 1024)
-    draws = np.concatenate([words & np.uint32(0xFFFF), words >> np.uint32(16)], axis=1).ravel()[position % 2048 :][:n]
-    upper, lower = divmod(threshold, 2**16)
+    first, last = position // 4096, (position + n + 4095) // 4096
+    draws = words_of(key, first * 1024, (last - first) * 1024).astype("<u4").view(np.uint8)
+    upper, lower = divmod(threshold, 2**24)
     kept = draws >= upper
-    ties = np.flatnonzero(draws == upper)
-    counters = ties.astype(np.uint64) + np.uint64(position)
-    counters = counters & np.uint64(0xFFFFFFFF), counters >> np.uint64(32) | np.uint64(0x80000000)
-    high = np.broadcast_to(key[2:, None], (2, ties.size))
-    kept[ties] = philox4x32([*counters, *high], key[:2])[0] >> np.uint64(16) >= lower
-    return kept
+    if lower:
+        ties = np.flatnonzero(draws == upper)
+        blocks = ties // 4096
+        rank = np.arange(ties.size) - np.searchsorted(blocks, blocks)  # of a tie in its block
+        counters = (np.uint64(first) + blocks.astype(np.uint64)) * np.uint64(1024) + (rank // 4).astype(np.uint64)
+        counters = counters & np.uint64(0xFFFFFFFF), counters >> np.uint64(32) | np.uint64(0x80000000)
+        high = np.broadcast_to(key[2:, None], (2, ties.size))
+        words = philox4x32([*counters, *high], key[:2])[rank % 4, np.arange(ties.size)]
+        kept[ties] = words >> np.uint64(8) >= lower
+    return kept[position % 4096 :][:n]
 
 
 class NumpyEngine:

@@ -12,18 +12,18 @@ BESIDE = 64  # counters that are taken at once
 
 
 def philox4x32(c0, c1, c2, c3, k0, k1, rounds):
-    """The four words of one counter; every argument but `rounds` is a uint64 below 2**32."""
+    """The four words of one counter; every argument but `rounds` is a uint64, of which the lower 32 bits count."""
     low = uint64(0xFFFFFFFF)
     for _ in range(rounds):
-        p0 = uint64(0xD2511F53) * c0
-        p1 = uint64(0xCD9E8D57) * c2
+        p0 = uint64(0xD2511F53) * (c0 & low)
+        p1 = uint64(0xCD9E8D57) * (c2 & low)
         c0 = (p1 >> uint64(32)) ^ c1 ^ k0
         c2 = (p0 >> uint64(32)) ^ c3 ^ k1
-        c1 = p1 & low
-        c3 = p0 & low
-        k0 = (k0 + uint64(0x9E3779B9)) & low
-        k1 = (k1 + uint64(0xBB67AE85)) & low
-    return c0, c1, c2, c3
+        c1 = p1
+        c3 = p0
+        k0 += uint64(0x9E3779B9)
+        k1 += uint64(0xBB67AE85)
+    return c0 & low, c1 & low, c2 & low, c3 & low
 
 
 def random_block(key, block, words):
@@ -34,15 +34,20 @@ def random_block(key, block, words):
 
 def random_counters(key, block, start, words):
     """Those of the BESIDE counters from `start` on."""
-    k0, k1, c2, c3 = key[0], key[1], key[2], key[3]
-    first = uint64(block) * uint64(COUNTERS)
+    first = uint64(block) * uint64(COUNTERS) + uint64(start)
+    own = chunk(words, start, BLOCK_WORDS)
+    if not philox_lanes(first, key[2], key[3], key[0], key[1], own):
+        philox_counters(first, key[2], key[3], key[0], key[1], own)
+
+
+def philox_counters(first, c2, c3, k0, k1, words):
+    """One after the other, or side by side if the compiler can: LLVM does, gcc does not."""
+    top = first >> uint64(32)  # that of all: a block does not lie across it
     words1 = chunk(words, COUNTERS, BLOCK_WORDS)
     words2 = chunk(words, 2 * COUNTERS, BLOCK_WORDS)
     words3 = chunk(words, 3 * COUNTERS, BLOCK_WORDS)
-    done = philox_lanes(first + uint64(start), c2, c3, k0, k1, chunk(words, start, BLOCK_WORDS))
-    for j in range(start + done, start + BESIDE):
-        counter = first + uint64(j)
-        w0, w1, w2, w3 = philox4x32(counter & uint64(0xFFFFFFFF), counter >> uint64(32), c2, c3, k0, k1, 10)
+    for j in range(BESIDE):
+        w0, w1, w2, w3 = philox4x32(first + uint64(j), top, c2, c3, k0, k1, 10)
         words[j] = w0
         words1[j] = w1
         words2[j] = w2

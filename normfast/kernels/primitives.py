@@ -49,11 +49,21 @@ def prefetch(run, n):
     """Ask for n values that will be read soon; no result depends on it."""
 
 
+def equal_bytes(run, byte):
+    """Which of 64 bytes equal this one, as the bits of an integer."""
+    return sum(1 << j for j in range(64) if run[j] == byte)
+
+
+def lowest_bit(flags):
+    """The place of the lowest bit that is set; one must be."""
+    return (flags & -flags).bit_length() - 1
+
+
 def bfloat16_lanes(bits, n, target):
     """How many of n float32 values, given by their bits, the engine has rounded to bfloat16 by hand; the kernel does the rest."""
     return 0
 
 
 def philox_lanes(first, c2, c3, k0, k1, words):
-    """Counters of a Philox block that the engine has done by hand; the kernel does the rest."""
-    return 0
+    """Whether the engine has done the counters of `philox_counters` by hand; the kernel does them else."""
+    return False

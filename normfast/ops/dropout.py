@@ -1,6 +1,5 @@
 """Dropout (Srivastava et al. 2014) whose mask is a key: whether element k is kept is a function of the key and k alone."""
 
-import functools
 import math
 
 import numpy as np
@@ -29,7 +28,7 @@ class DropoutMask:
     Notes
     -----
     Element k of the drawn shape, in C order, is kept where draw `offset + k` of the stream, 32 bits, reaches round(p * 2**32): the same on
-    every machine, engine, thread count, memory layout and dtype. The lower 16 bits are drawn only where the upper ones do not decide.
+    every machine, engine, thread count, memory layout and dtype. The lower 24 bits are drawn only where the upper ones do not decide.
 
     Examples
     --------
@@ -252,10 +251,10 @@ def _apply(x, mask, out, name):
     elif mask.p == 0.0 and drawn:
         y[...] = x
     else:
-        x = apart(x, out)
-        drop = functools.partial(engines.current().dropout, key=mask.words(), threshold=mask.threshold, scale=mask.scale) if drawn else None
+        x, y_of = apart(x, out), engines.current().dropout
+        key, threshold, scale = mask.words() if drawn else None, mask.threshold, mask.scale
         if drawn and x.flags.c_contiguous and y.flags.c_contiguous and y.flags.aligned and x.size:
-            drop(x.reshape(-1), position=mask.offset, y=y.reshape(-1))
+            y_of(x.reshape(-1), key, mask.offset, threshold, scale, y.reshape(-1))
             return y
         pieces = elementwise(x, y)
         source, target = (Staged(array, range(x.ndim), computing(x.dtype), pieces) for array in (x, y))
@@ -263,9 +262,9 @@ def _apply(x, mask, out, name):
         for piece in pieces:
             run, result = source.load(piece), target.place(piece)
             if drawn:
-                drop(run, position=position, y=result)
+                y_of(run, key, position, threshold, scale, result)
             else:
-                np.multiply(run, run.dtype.type(mask.scale), out=result)
+                np.multiply(run, run.dtype.type(scale), out=result)
                 np.copyto(result.reshape(shape_of(piece)), 0, where=~kept[piece])
             target.keep(piece, result)
             position += run.size

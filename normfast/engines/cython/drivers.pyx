@@ -497,49 +497,55 @@ def half_slab_backward(
             )
 
 
-# Dropout: x and y are one run; key is 4 uint64, work_words (threads, 1024) and draws (threads, 2048) of uint32
+# Dropout: x and y are one run; key is 4 uint64, space (threads, 2 * 4096 + 64) bytes and work_words the same memory, of uint32
 
 
 cdef inline uint64_t* key_of(ndarray key) noexcept nogil:
     return <uint64_t*>PyArray_DATA(key)
 
 
+cdef inline uint8_t* bytes_of(ndarray array) noexcept nogil:
+    return <uint8_t*>PyArray_DATA(array)
+
+
 def drop(
-    floating like, ndarray x, ndarray key, Py_ssize_t position, uint32_t threshold, floating scale, ndarray work_words, ndarray draws, ndarray y,
-    bint streamed, ndarray buffers, int threads
+    floating like, ndarray x, ndarray key, Py_ssize_t position, uint32_t threshold, floating scale, ndarray work_words, ndarray space,
+    ndarray y, bint streamed, ndarray buffers, int threads
 ):
-    cdef Py_ssize_t n = PyArray_DIM(x, 0), width = PyArray_DIM(buffers, 1), t, lo
+    cdef Py_ssize_t n = PyArray_DIM(x, 0), size = PyArray_DIM(space, 1), width = PyArray_DIM(buffers, 1), t, lo
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
         dropout.dropout_run(
-            data(x, like) + lo, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale, words(work_words) + 1024 * t,
-            words(draws) + 2048 * t, data(y, like) + lo, streamed, data(buffers, like) + width * t,
+            data(x, like) + lo, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale, words(work_words) + size // 4 * t,
+            bytes_of(space) + size * t, data(y, like) + lo, streamed, data(buffers, like) + width * t,
         )
 
 
 def half_drop(
-    ndarray x, bint bfloat, ndarray key, Py_ssize_t position, uint32_t threshold, float scale, ndarray work_words, ndarray draws, ndarray y,
-    bint streamed, ndarray work_bits, ndarray work, ndarray buffers, int threads
+    ndarray x, bint bfloat, ndarray key, Py_ssize_t position, uint32_t threshold, float scale, ndarray work_words, ndarray space,
+    ndarray y, bint streamed, ndarray work_bits, ndarray work, ndarray buffers, int threads
 ):
-    """work is (threads, 2, 2048) of float32, work_bits the same memory."""
-    cdef Py_ssize_t n = PyArray_DIM(x, 0), size = PyArray_DIM(work, 2), width = PyArray_DIM(buffers, 1), t, lo
+    """work is (threads, 2, 4096) of float32, work_bits the same memory."""
+    cdef Py_ssize_t n = PyArray_DIM(x, 0), size = PyArray_DIM(space, 1), block = PyArray_DIM(work, 2), width = PyArray_DIM(buffers, 1), t, lo
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
         dropout.half_dropout_run(
-            halfwords(x) + lo, bfloat, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale, words(work_words) + 1024 * t,
-            words(draws) + 2048 * t, halfwords(y) + lo, streamed,
-            words(work_bits) + 2 * t * size, <float*>PyArray_DATA(work) + 2 * t * size,
-            words(work_bits) + (2 * t + 1) * size, <float*>PyArray_DATA(work) + (2 * t + 1) * size, halfwords(buffers) + width * t,
+            halfwords(x) + lo, bfloat, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale, words(work_words) + size // 4 * t,
+            bytes_of(space) + size * t, halfwords(y) + lo, streamed,
+            words(work_bits) + 2 * t * block, <float*>PyArray_DATA(work) + 2 * t * block,
+            words(work_bits) + (2 * t + 1) * block, <float*>PyArray_DATA(work) + (2 * t + 1) * block, halfwords(buffers) + width * t,
         )
 
 
-def keep(ndarray key, Py_ssize_t position, uint32_t threshold, ndarray work_words, ndarray draws, ndarray kept, int threads):
-    cdef Py_ssize_t n = PyArray_DIM(kept, 0), t, lo
+def keep(
+    ndarray key, Py_ssize_t position, uint32_t threshold, ndarray work_words, ndarray space, ndarray kept, int threads
+):
+    cdef Py_ssize_t n = PyArray_DIM(kept, 0), size = PyArray_DIM(space, 1), t, lo
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
         dropout.keep_run(
-            key_of(key), position + lo, n * (t + 1) // threads - lo, threshold, words(work_words) + 1024 * t, words(draws) + 2048 * t,
-            <uint8_t*>PyArray_DATA(kept) + lo,
+            key_of(key), position + lo, n * (t + 1) // threads - lo, threshold, words(work_words) + size // 4 * t,
+            bytes_of(space) + size * t, bytes_of(kept) + lo,
         )
 
 

@@ -52,7 +52,7 @@ cdef extern from *:
     #define NORMFAST_VECTOR 32
     #define NORMFAST_STREAM(target, source) _mm256_stream_ps(target, _mm256_loadu_ps(source))
     #elif defined(__SSE2__) || defined(_M_X64)
-    #include <xmmintrin.h>
+    #include <emmintrin.h>
     #define NORMFAST_VECTOR 16
     #define NORMFAST_STREAM(target, source) _mm_stream_ps(target, _mm_loadu_ps(source))
     #endif
@@ -83,7 +83,34 @@ cdef extern from *:
         memcpy(target, source, (size_t)bytes);
     #endif
     }
+    static inline uint64_t normfast_equal_bytes(const uint8_t *run, uint8_t byte) {
+    #if defined(__AVX512BW__)
+        return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(run), _mm512_set1_epi8((char)byte));
+    #elif defined(__SSE2__) || defined(_M_X64)
+        uint64_t flags = 0;
+        for (int j = 0; j < 64; j += 16) {
+            __m128i equal = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)(run + j)), _mm_set1_epi8((char)byte));
+            flags |= (uint64_t)(uint32_t)_mm_movemask_epi8(equal) << j;
+        }
+        return flags;
+    #else
+        uint64_t flags = 0;
+        for (int j = 0; j < 64; j++) flags |= (uint64_t)(run[j] == byte) << j;
+        return flags;
+    #endif
+    }
+    static inline Py_ssize_t normfast_lowest_bit(uint64_t flags) {
+    #if defined(__GNUC__)
+        return __builtin_ctzll(flags);
+    #else
+        Py_ssize_t place = 0;
+        while (!(flags >> place & 1)) place++;
+        return place;
+    #endif
+    }
     """
+    uint64_t equal_bytes "normfast_equal_bytes"(const uint8_t* run, uint8_t byte) noexcept nogil
+    Py_ssize_t lowest_bit "normfast_lowest_bit"(uint64_t flags) noexcept nogil
     double power_of_two "normfast_power_of_two"(double t) noexcept nogil
     void normfast_prefetch(const char* run, Py_ssize_t bytes) noexcept nogil
     void normfast_stream(const char* source, Py_ssize_t bytes, char* target) noexcept nogil

@@ -358,33 +358,33 @@ def half_slab_backward(
             )  # fmt: skip
 
 
-# Dropout: x and y are one run; key is 4 uint64, work_words (threads, 1024) and draws (threads, 2048) of uint32
+# Dropout: x and y are one run; key is 4 uint64, space (threads, 2 * 4096 + 64) bytes and work_words the same memory, of uint32
 
 
-def drop(like, x, key, position, threshold, scale, work_words, draws, y, streamed, buffers, threads):
+def drop(like, x, key, position, threshold, scale, work_words, space, y, streamed, buffers, threads):
     n = x.size
     for t in prange(threads):
         lo, hi = n * t // threads, n * (t + 1) // threads
         dropout.dropout_run(
-            x[lo:hi], hi - lo, key, position + lo, threshold, scale, work_words[t], draws[t], y[lo:hi], streamed, buffers[t]
+            x[lo:hi], hi - lo, key, position + lo, threshold, scale, work_words[t], space[t], y[lo:hi], streamed, buffers[t]
         )  # fmt: skip
 
 
-def half_drop(x, bfloat, key, position, threshold, scale, work_words, draws, y, streamed, work_bits, work, buffers, threads):
+def half_drop(x, bfloat, key, position, threshold, scale, work_words, space, y, streamed, work_bits, work, buffers, threads):
     n = x.size
     for t in prange(threads):
         lo, hi = n * t // threads, n * (t + 1) // threads
         dropout.half_dropout_run(
-            x[lo:hi], bfloat, hi - lo, key, position + lo, threshold, scale, work_words[t], draws[t], y[lo:hi], streamed, work_bits[t, 0],
-            work[t, 0], work_bits[t, 1], work[t, 1], buffers[t],
+            x[lo:hi], bfloat, hi - lo, key, position + lo, threshold, scale, work_words[t], space[t], y[lo:hi], streamed,
+            work_bits[t, 0], work[t, 0], work_bits[t, 1], work[t, 1], buffers[t],
         )  # fmt: skip
 
 
-def keep(key, position, threshold, work_words, draws, kept, threads):
+def keep(key, position, threshold, work_words, space, kept, threads):
     n = kept.size
     for t in prange(threads):
         lo, hi = n * t // threads, n * (t + 1) // threads
-        dropout.keep_run(key, position + lo, hi - lo, threshold, work_words[t], draws[t], kept[lo:hi])
+        dropout.keep_run(key, position + lo, hi - lo, threshold, work_words[t], space[t], kept[lo:hi])
 
 
 def random_words(key, position, work, result, threads):

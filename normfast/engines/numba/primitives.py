@@ -1,5 +1,6 @@
 """The words of `normfast/kernels/primitives.py` for Numba."""
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -120,3 +121,28 @@ def prefetch(run, n):
     step = LINE // run.itemsize
     for j in range(0, n, step):
         _prefetch_line(_address(run, j))
+
+
+@intrinsic
+def _equal_bytes(typing_context, address, byte):
+    def compare(context, builder, signature, arguments):
+        vector = ir.VectorType(ir.IntType(8), 64)
+        run = builder.load(builder.inttoptr(arguments[0], vector.as_pointer()), align=1)
+        one = builder.insert_element(ir.Constant(vector, ir.Undefined), arguments[1], ir.IntType(32)(0))
+        every = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64))
+        return builder.bitcast(builder.icmp_unsigned("==", run, every), ir.IntType(64))
+
+    return types.uint64(types.uintp, types.uint8), compare
+
+
+@njit(nogil=True)
+def equal_bytes(run, byte):
+    return _equal_bytes(_address(run, 0), np.uint8(byte))
+
+
+@intrinsic
+def lowest_bit(typing_context, flags):
+    def count(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return types.int64(types.uint64), count
