@@ -18,6 +18,24 @@ from normfast.ops.alpha_dropout import alpha_dropout, alpha_dropout_backward, al
 from normfast.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_forward, update_running
 from normfast.ops.covariance import Covariance, covariance
 from normfast.ops.dropout import DropoutMask, dropout, dropout_backward, dropout_forward
+from normfast.ops.fused import (
+    AddNorm,
+    DropoutAddNorm,
+    DropoutAddNormGradients,
+    DropoutAddRMSNormGradients,
+    add_layer_norm,
+    add_layer_norm_backward,
+    add_layer_norm_forward,
+    add_rms_norm,
+    add_rms_norm_backward,
+    add_rms_norm_forward,
+    dropout_add_layer_norm,
+    dropout_add_layer_norm_backward,
+    dropout_add_layer_norm_forward,
+    dropout_add_rms_norm,
+    dropout_add_rms_norm_backward,
+    dropout_add_rms_norm_forward,
+)
 from normfast.ops.group_norm import (
     group_norm,
     group_norm_backward,
@@ -38,7 +56,11 @@ from normfast.ops.rms_norm import RMSNormGradients, rms_norm, rms_norm_backward,
 from normfast.ops.sequences import sequence_mask
 
 __all__ = [
+    "AddNorm",
     "Covariance",
+    "DropoutAddNorm",
+    "DropoutAddNormGradients",
+    "DropoutAddRMSNormGradients",
     "DropoutMask",
     "InputGradient",
     "Moments",
@@ -47,6 +69,12 @@ __all__ = [
     "RMSNormGradients",
     "activation",
     "activation_backward",
+    "add_layer_norm",
+    "add_layer_norm_backward",
+    "add_layer_norm_forward",
+    "add_rms_norm",
+    "add_rms_norm_backward",
+    "add_rms_norm_forward",
     "alpha_dropout",
     "alpha_dropout_backward",
     "alpha_dropout_forward",
@@ -56,6 +84,12 @@ __all__ = [
     "covariance",
     "diagnostics",
     "dropout",
+    "dropout_add_layer_norm",
+    "dropout_add_layer_norm_backward",
+    "dropout_add_layer_norm_forward",
+    "dropout_add_rms_norm",
+    "dropout_add_rms_norm_backward",
+    "dropout_add_rms_norm_forward",
     "dropout_backward",
     "dropout_forward",
     "get_num_threads",

@@ -195,6 +195,7 @@ class NumpyEngine:
     """The formulas on blocks, in float64."""
 
     name = "numpy"
+    fuses = False  # dropout, sum and norm one after the other will do
 
     def layer_norm_at_once(self, x, weight, bias, axis, eps, centred, out, keep):
         return None

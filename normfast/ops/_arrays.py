@@ -121,8 +121,8 @@ def floating(x, name="x"):
 
 
 def computing(dtype):
-    """The dtype that values of a dtype are computed in: float32 for those of 16 bits."""
-    return dtype if dtype in FLOATS else FLOATS[0]
+    """The dtype that values of a dtype are computed in: float32 for floats of 16 bits; flags stay."""
+    return dtype if dtype in FLOATS or dtype.kind == "b" else FLOATS[0]
 
 
 def plain(x, name):
@@ -207,22 +207,22 @@ def checked_where(where, x):
         raise ValueError(f"where has shape {mask.shape}, which does not broadcast to {x.shape}, that of x") from None
 
 
-def checked_out(out, x):
+def checked_out(out, x, name="out"):
     """Raise unless `out` can take a result of x's shape and dtype."""
     if out is None:
         return
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+        raise TypeError(f"{name} must be a NumPy array, got {type(out).__name__}")
     if out.shape != x.shape or out.dtype != x.dtype:
-        raise ValueError(f"out has shape {out.shape} and dtype {out.dtype}: it needs {x.shape} and {x.dtype}, those of x")
+        raise ValueError(f"{name} has shape {out.shape} and dtype {out.dtype}: it needs {x.shape} and {x.dtype}, those of x")
     if not out.flags.writeable:
-        raise ValueError("out is read-only: it must be writeable")
+        raise ValueError(f"{name} is read-only: it must be writeable")
     if out.flags.c_contiguous:
         return
     reach = out.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(out.strides, out.shape, strict=True) if size > 1):
         if stride < reach:
-            raise ValueError(f"out overlaps itself (strides {out.strides}): give an array whose elements lie apart")
+            raise ValueError(f"{name} overlaps itself (strides {out.strides}): give an array whose elements lie apart")
         reach += stride * (size - 1)
 
 

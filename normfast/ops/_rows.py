@@ -36,8 +36,8 @@ def without_dependence(dx, n, centred):
     return dx
 
 
-def pieces_of_rows(layout, *arrays, halves=False):
-    """Whole rows, piece by piece: which they are, and their values (rows, n) in each of the arrays, of which the last is to be written.
+def pieces_of_rows(layout, *arrays, halves=False, targets=1):
+    """Whole rows, piece by piece: which they are, and their values (rows, n) in each of the arrays, of which the last are to be written.
 
     Arrays that a kernel takes as they lie, `halves` too if so, are one piece.
     """
@@ -51,11 +51,13 @@ def pieces_of_rows(layout, *arrays, halves=False):
     shape = [layout.shape[axis] for axis in layout.order]
     first = next((i for i, axis in enumerate(layout.order) if axis in layout.reduced and shape[i] != 1), len(shape))
     pieces = split(shape, whole=len(shape) - first)  # kept axes of length 1 may stand among the reduced ones
-    *sources, target = [Staged(array, layout.order, computing(array.dtype), pieces) for array in arrays]
+    staged = [Staged(array, layout.order, computing(array.dtype), pieces) for array in arrays]
+    sources, results = staged[:-targets], staged[-targets:]
     lo = 0
     for piece in pieces:
         hi = lo + size_of(piece) // n
-        result = target.place(piece)
-        yield slice(lo, hi), *[source.load(piece).reshape(-1, n) for source in sources], result.reshape(-1, n)
-        target.keep(piece, result)
+        written = [target.place(piece) for target in results]
+        yield slice(lo, hi), *[run.reshape(-1, n) for run in [*(source.load(piece) for source in sources), *written]]
+        for target, run in zip(results, written, strict=True):
+            target.keep(piece, run)
         lo = hi

@@ -27,7 +27,12 @@ class RMSNormGradients(NamedTuple):
     dweight: np.ndarray
 
 
-def rms_norm(x, weight=None, *, axis=-1, eps=1e-5, out=None):
+def zero_centered_weight(weight, x):
+    """weight + 1, in the type that x is computed in; None stays None."""
+    return None if weight is None else 1 + floating(weight, "weight").astype(computing(floating(x).dtype), copy=False)
+
+
+def rms_norm(x, weight=None, *, axis=-1, eps=1e-5, zero_centered=False, out=None):
     """Divide by the root mean square over the axes: y = x / sqrt(mean(x**2) + eps) * weight.
 
     Parameters
@@ -40,6 +45,8 @@ def rms_norm(x, weight=None, *, axis=-1, eps=1e-5, out=None):
         The axes of one sample's features.
     eps : float
         Added to the mean square, 0 or more. With eps = 0 zeros still give zeros.
+    zero_centered : bool
+        Whether the factor is 1 + weight, as in Gemma's checkpoints, whose weight decay then draws the factor to 1.
     out : ndarray, optional
         Of x's shape and dtype; takes y. It may be x itself or overlap it.
 
@@ -63,12 +70,13 @@ def rms_norm(x, weight=None, *, axis=-1, eps=1e-5, out=None):
     >>> nf.rms_norm(np.array([3.0, 4.0]), eps=0).round(4)
     array([0.8485, 1.1314])
     """
+    weight = zero_centered_weight(weight, x) if zero_centered else weight
     if (y := engines.current().layer_norm_at_once(x, weight, None, axis, eps, False, out, False)) is not None:
         return y
     return rms_norm_forward(x, weight, axis=axis, eps=eps, out=out)[0]
 
 
-def rms_norm_forward(x, weight=None, *, axis=-1, eps=1e-5, out=None):
+def rms_norm_forward(x, weight=None, *, axis=-1, eps=1e-5, zero_centered=False, out=None):
     """As `rms_norm`, and the statistics that `rms_norm_backward` needs.
 
     Returns
@@ -84,6 +92,7 @@ def rms_norm_forward(x, weight=None, *, axis=-1, eps=1e-5, out=None):
     >>> stats.mean is None, stats.var, stats.count
     (True, array([12.5]), 2)
     """
+    weight = zero_centered_weight(weight, x) if zero_centered else weight
     if (simple := engines.current().layer_norm_at_once(x, weight, None, axis, eps, False, out, True)) is not None:
         y, (_, rstd, var) = simple
         return y, NormStats(None, rstd, var, y.shape[-1])
@@ -98,7 +107,7 @@ def rms_norm_forward(x, weight=None, *, axis=-1, eps=1e-5, out=None):
     return y, NormStats(None, layout.unpack(rstd, layout.kept), layout.unpack(var, layout.kept), layout.block[3])
 
 
-def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1, out=None):
+def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1, zero_centered=False, out=None):
     """Gradients of `rms_norm`, from the gradient dy of y.
 
     Parameters
@@ -109,8 +118,8 @@ def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1, out=None):
         What `rms_norm_forward` returned for x.
     weight : array_like, optional
         The weight of the forward call.
-    axis : int or tuple of int
-        The axes of the forward call.
+    axis, zero_centered
+        As in the forward call.
     out : ndarray, optional
         Of x's shape and dtype; takes dx. It may be dy or x themselves or overlap them.
 
@@ -128,6 +137,9 @@ def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1, out=None):
     >>> nf.rms_norm_backward(np.array([[1.0, 0.0]]), x, stats).dx.round(4)
     array([[ 0.181 , -0.1358]])
     """
+    if zero_centered and weight is not None:
+        gradients = rms_norm_backward(dy, x, stats, zero_centered_weight(weight, x), axis=axis, out=out)
+        return RMSNormGradients(gradients.dx, gradients.dweight.astype(gradient_dtype(gradients.dx, weight), copy=False))
     if isinstance(stats, NormStats):
         simple = engines.current().layer_norm_gradients_at_once(dy, x, None, stats.rstd, weight, axis, False, out)
         if simple is not None:
