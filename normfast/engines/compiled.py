@@ -29,6 +29,7 @@ from normfast.kernels.philox import BLOCK_WORDS
 from normfast.kernels.rows import ASIDE, TOGETHER
 
 HALF, SINGLE, DOUBLE = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
+LONGEST = 1 << 16  # values of a row that passes the caches through a buffer of its own size
 BYTE, WORD = np.dtype(np.uint8), np.dtype(np.uint32)
 
 
@@ -58,7 +59,7 @@ def zeros(shape, dtype):
 class CompiledEngine:
     """The operations on checked, C-contiguous blocks; statistics are float64."""
 
-    fuses = False
+    fuses = True  # dropout, sum and norm in one sweep
 
     def __init__(self, name, drivers, shortcuts=None, streams_alone=True):
         """drivers: the loops for each pair (type of the values, type of the sums); shortcuts: the way of most calls, where there is one;
@@ -396,6 +397,59 @@ class CompiledEngine:
         """Whether each element of the key's stream from `position` on is kept, in an array of bool."""
         threads = workers(kept.size)
         self._untyped.keep(key, position, np.uint32(threshold), *self._draw_buffers(threads), kept.view(np.uint8), threads)
+
+    def add_norm_forward(self, x, residual, drawn, weight, bias, eps, centred, h, y, mean, rstd, var):
+        """h = dropout(x) + residual and its norm y, of rows (rows, n), weight and bias as `layer_norm_forward`; `drawn` is key, position,
+        threshold and scale of the dropout, or None."""
+        threads, n = workers(x.size), x.shape[1]
+        options = self._drawn(drawn, x.dtype, max(n, TOGETHER), threads)
+        if x.itemsize == 2:
+            sources, results = (x.view(np.uint16), residual.view(np.uint16)), (h.view(np.uint16), y.view(np.uint16))
+            self._untyped.half_add_norm_forward(
+                *sources, x.dtype != HALF, *options, weight, bias, eps, centred, *results, mean, rstd, var,
+                *self._half_buffers(max(n, TOGETHER), results[1], threads, *sources), threads,
+            )  # fmt: skip
+            return
+        space = self._row_buffers(n, (h, y), threads, x, residual)
+        self._drivers[x.dtype, x.dtype].add_norm_forward(
+            x, residual, *options, weight, bias, eps, centred, h, y, mean, rstd, var, *space, threads
+        )
+
+    def add_norm_backward(self, dy, h, dh, mean, rstd, drawn, weight, centred, dresidual, dx):
+        """Writes dresidual, the gradient of the norm plus dh if there is one, and dx, its dropout, if it is drawn; returns dweight and
+        dbias (n,), float64."""
+        rows, n = h.shape
+        tiles, threads = row_tiles(rows, n), workers(h.size)
+        options = self._drawn(drawn, h.dtype, max(n, TOGETHER), threads)
+        tile_dweight, tile_dbias = zeros((2, tiles, n), weight.dtype)
+        dweight, dbias = np.zeros((2, tiles, n))
+        tails = tile_dweight, tile_dbias, dweight, dbias
+        added, more, dropped = dh is not None, h if dh is None else dh, dresidual if drawn is None else dx
+        if h.itemsize == 2:
+            sources, results = ([values.view(np.uint16) for values in group] for group in ((dy, h, more), (dresidual, dropped)))
+            space = self._half_buffers(max(n, TOGETHER), results[0], threads, *sources, *results[1:] if drawn else ())
+            self._untyped.half_add_norm_backward(
+                *sources[:2], h.dtype != HALF, added, sources[2], mean, rstd, *options, weight, centred, *results, *tails, *space, threads
+            )
+        else:
+            space = self._row_buffers(n, (dresidual, dropped), threads, dy, h, more)
+            self._drivers[h.dtype, h.dtype].add_norm_backward(
+                dy, h, added, more, mean, rstd, *options, weight, centred, dresidual, dropped, *tails, *space, threads
+            )
+        return (dweight.sum(axis=0), dbias.sum(axis=0)) if tiles > 1 else (dweight[0], dbias[0])
+
+    def _drawn(self, drawn, dtype, size, threads):
+        """Whether something is dropped, key, position, threshold, scale, and the working space for that and for flags of so many values."""
+        key, position, threshold, scale = drawn or (np.zeros(4, np.uint64), 0, 0, 1.0)
+        scale = (SINGLE if dtype.itemsize == 2 else dtype).type(scale)
+        space = self._draw_buffers(threads if drawn else 1)
+        return drawn is not None, key, position, np.uint32(threshold), scale, *space, np.empty((threads, size if drawn else 0), np.uint8)
+
+    def _row_buffers(self, n, results, threads, *sources):
+        """As `_buffers` for two results, and before them for each thread space for the rows that are taken at once."""
+        streamed, buffers = self._buffers(results[0], threads, *sources)
+        streamed = streamed and n <= LONGEST and not any(np.may_share_memory(results[1], source) for source in sources)
+        return streamed, aligned((threads, max(n, TOGETHER) if streamed else 0), results[0].dtype), buffers
 
     def random_words(self, key, position, words):
         """The words of the key's stream from `position` on."""

@@ -56,19 +56,24 @@ def keep_ties(key, block, upper, lower, draws, kept, places):
             taken += 1
 
 
-def keep_run(key, position, n, threshold, words, space, kept):
-    """1 for each of the n elements from `position` on that is kept, else 0; words and space as above."""
+def keep_run(key, position, n, threshold, x, y, block, words, space, kept):
+    """1 for each of the n elements from `position` on that is kept, else 0, for the values x and y; words and space as above.
+
+    `block` is that whose flags stand in `space` already, or -1; returns the one that does afterwards.
+    """
     done = 0
-    start = position % DRAWS
     while done < n:
+        start = (position + done) % DRAWS
         m = min(n - done, DRAWS - start)
+        if (position + done) // DRAWS != block:
+            block = (position + done) // DRAWS
+            keep_block(key, block, threshold, x, y, words, space)
+        flags = chunk(space, DRAWS + start, 2 * DRAWS)
         target = chunk(kept, done, n)
-        keep_block(key, (position + done) // DRAWS, threshold, target, target, words, space)
-        block_kept = chunk(space, DRAWS + start, 2 * DRAWS)
         for j in range(m):
-            target[j] = block_kept[j]
+            target[j] = flags[j]
         done += m
-        start = 0
+    return block
 
 
 def dropout_run(x, n, key, position, threshold, scale, words, space, y, streamed, buffer):

@@ -3,6 +3,7 @@
 A pre-norm network goes on with h = dropout(x) + residual, a post-norm network with its norm y; forward calls return both.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -387,6 +388,8 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
     whole = _as_they_lie(layout, mask, dy, h, dh, dresidual, dx)
     if whole is not None and not (n == 1 and centred):  # where dresidual is dh, whatever the gradient of the norm
         dweight, dbias = engine.add_norm_backward(*whole[:3], mean, rstd, _stream(mask), weight, centred, *whole[3:])
+        if mask is not None and mask.p == 0.0:
+            dx[...] = dresidual
     else:
         kept = np.broadcast_to(np.True_, h.shape) if mask is None else mask._kept()
         scale = 1.0 if mask is None else mask.scale
@@ -408,7 +411,7 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
 def _as_they_lie(layout, mask, *arrays):
     """The arrays as blocks of rows, where the engine takes them, and the mask, as they lie; else None."""
     plain = mask is None or (mask.given is None and mask.drawn_shape == mask.shape and mask.p < 1.0)
-    if not (plain and layout.natural and layout.block[2] and engines.current().fuses):
+    if not (plain and layout.natural and math.prod(layout.block) and engines.current().fuses):
         return None
     blocks = direct(layout, *(array for array in arrays if array is not None), shape=layout.block[2:], halves=True)
     return blocks and [None if array is None else blocks.pop(0) for array in arrays]

@@ -9,7 +9,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from numpy cimport PyArray_DATA, PyArray_DIM, import_array, ndarray
 
-from . cimport activations, columns, deviations, dropout, factors, group_norm, half_rows, half_slabs, halves, layer_norm, lp_norm, moments, normalize, philox, rows, slabs
+from . cimport activations, columns, deviations, dropout, factors, group_norm, half_rows, half_slabs, halves, layer_norm, lp_norm, moments, normalize, philox, residual, rows, slabs
 from .primitives cimport lane
 
 import_array()
@@ -516,8 +516,8 @@ def drop(
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
         dropout.dropout_run(
-            data(x, like) + lo, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale, words(work_words) + size // 4 * t,
-            bytes_of(space) + size * t, data(y, like) + lo, streamed, data(buffers, like) + width * t,
+            data(x, like) + lo, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale,
+            words(work_words) + size // 4 * t, bytes_of(space) + size * t, data(y, like) + lo, streamed, data(buffers, like) + width * t,
         )
 
 
@@ -530,23 +530,100 @@ def half_drop(
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
         dropout.half_dropout_run(
-            halfwords(x) + lo, bfloat, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale, words(work_words) + size // 4 * t,
-            bytes_of(space) + size * t, halfwords(y) + lo, streamed,
+            halfwords(x) + lo, bfloat, n * (t + 1) // threads - lo, key_of(key), position + lo, threshold, scale,
+            words(work_words) + size // 4 * t, bytes_of(space) + size * t, halfwords(y) + lo, streamed,
             words(work_bits) + 2 * t * block, <float*>PyArray_DATA(work) + 2 * t * block,
             words(work_bits) + (2 * t + 1) * block, <float*>PyArray_DATA(work) + (2 * t + 1) * block, halfwords(buffers) + width * t,
         )
 
 
-def keep(
-    ndarray key, Py_ssize_t position, uint32_t threshold, ndarray work_words, ndarray space, ndarray kept, int threads
-):
+def keep(ndarray key, Py_ssize_t position, uint32_t threshold, ndarray work_words, ndarray space, ndarray kept, int threads):
     cdef Py_ssize_t n = PyArray_DIM(kept, 0), size = PyArray_DIM(space, 1), t, lo
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
         dropout.keep_run(
-            key_of(key), position + lo, n * (t + 1) // threads - lo, threshold, words(work_words) + size // 4 * t,
-            bytes_of(space) + size * t, bytes_of(kept) + lo,
+            key_of(key), position + lo, n * (t + 1) // threads - lo, threshold, bytes_of(kept) + lo, bytes_of(kept) + lo, -1,
+            words(work_words) + size // 4 * t, bytes_of(space) + size * t, bytes_of(kept) + lo,
         )
+
+
+# Dropout, sum and norm of rows (rows, n): space as above, kept (threads, flags). Nobody looks at what is not `drawn` or not `added`
+
+
+def add_norm_forward(
+    floating like, ndarray x, ndarray other, bint drawn, ndarray key, Py_ssize_t position, uint32_t threshold, floating scale,
+    ndarray work_words, ndarray space, ndarray kept, ndarray weight, ndarray bias, double eps, bint centred, ndarray h, ndarray y, ndarray mean,
+    ndarray rstd, ndarray var, bint streamed, ndarray work, ndarray buffers, int threads
+):
+    """work is (threads, rows that are taken at once) of x's type, or empty."""
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), size = PyArray_DIM(space, 1), width = PyArray_DIM(buffers, 1), t
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        residual.add_norm_rows(
+            data(x, like), data(other, like), drawn, key_of(key), position, threshold, scale, words(work_words) + size // 4 * t,
+            bytes_of(space) + size * t, bytes_of(kept) + PyArray_DIM(kept, 1) * t, data(weight, like), data(bias, like), n, eps, centred,
+            data(h, like), data(y, like), doubles(mean), doubles(rstd), doubles(var), rows * t // threads, rows * (t + 1) // threads,
+            streamed, data(work, like) + PyArray_DIM(work, 1) * t, data(buffers, like) + width * t,
+        )
+
+
+def add_norm_backward(
+    floating like, ndarray dy, ndarray h, bint added, ndarray dh, ndarray mean, ndarray rstd, bint drawn, ndarray key, Py_ssize_t position,
+    uint32_t threshold, floating scale, ndarray work_words, ndarray space, ndarray kept, ndarray weight, bint centred, ndarray dresidual,
+    ndarray dx, ndarray tile_dweight, ndarray tile_dbias, ndarray dweight, ndarray dbias, bint streamed, ndarray work, ndarray buffers,
+    int threads
+):
+    """Tile i of the rows adds to row i of the working spaces and of the float64 dweight, dbias; a thread takes whole tiles."""
+    cdef Py_ssize_t rows = PyArray_DIM(h, 0), n = PyArray_DIM(h, 1), size = PyArray_DIM(space, 1), width = PyArray_DIM(buffers, 1), t, i
+    cdef Py_ssize_t tiles = PyArray_DIM(dweight, 0)
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            residual.add_norm_gradient_rows(
+                data(dy, like), data(h, like), added, data(dh, like), doubles(mean), doubles(rstd), drawn, key_of(key), position, threshold,
+                scale, words(work_words) + size // 4 * t, bytes_of(space) + size * t, bytes_of(kept) + PyArray_DIM(kept, 1) * t,
+                data(weight, like), n, centred, data(dresidual, like), data(dx, like), rows * i // tiles, rows * (i + 1) // tiles,
+                data(tile_dweight, like) + i * n, data(tile_dbias, like) + i * n, doubles(dweight) + i * n, doubles(dbias) + i * n,
+                streamed, data(work, like) + PyArray_DIM(work, 1) * t, data(buffers, like) + width * t,
+            )
+
+
+def half_add_norm_forward(
+    ndarray x, ndarray other, bint bfloat, bint drawn, ndarray key, Py_ssize_t position, uint32_t threshold, float scale, ndarray work_words,
+    ndarray space, ndarray kept, ndarray weight, ndarray bias, double eps, bint centred, ndarray h, ndarray y, ndarray mean, ndarray rstd,
+    ndarray var, bint streamed, ndarray work_bits, ndarray work, ndarray buffers, int threads
+):
+    """As above for words; work is (threads, 2, rows that are taken at once) of float32, work_bits the same memory."""
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), size = PyArray_DIM(space, 1), width = PyArray_DIM(buffers, 1), t
+    cdef Py_ssize_t block = PyArray_DIM(work, 2)
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        residual.half_add_norm_rows(
+            halfwords(x), halfwords(other), bfloat, drawn, key_of(key), position, threshold, scale, words(work_words) + size // 4 * t,
+            bytes_of(space) + size * t, bytes_of(kept) + PyArray_DIM(kept, 1) * t, <float*>PyArray_DATA(weight),
+            <float*>PyArray_DATA(bias), n, eps, centred, halfwords(h), halfwords(y), doubles(mean), doubles(rstd), doubles(var),
+            rows * t // threads, rows * (t + 1) // threads, streamed, words(work_bits) + 2 * t * block,
+            <float*>PyArray_DATA(work) + 2 * t * block, words(work_bits) + (2 * t + 1) * block,
+            <float*>PyArray_DATA(work) + (2 * t + 1) * block, halfwords(buffers) + width * t,
+        )
+
+
+def half_add_norm_backward(
+    ndarray dy, ndarray h, bint bfloat, bint added, ndarray dh, ndarray mean, ndarray rstd, bint drawn, ndarray key, Py_ssize_t position,
+    uint32_t threshold, float scale, ndarray work_words, ndarray space, ndarray kept, ndarray weight, bint centred, ndarray dresidual, ndarray dx,
+    ndarray tile_dweight, ndarray tile_dbias, ndarray dweight, ndarray dbias, bint streamed, ndarray work_bits, ndarray work, ndarray buffers,
+    int threads
+):
+    cdef Py_ssize_t rows = PyArray_DIM(h, 0), n = PyArray_DIM(h, 1), size = PyArray_DIM(space, 1), width = PyArray_DIM(buffers, 1), t, i
+    cdef Py_ssize_t tiles = PyArray_DIM(dweight, 0), block = PyArray_DIM(work, 2)
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            residual.half_add_norm_gradient_rows(
+                halfwords(dy), halfwords(h), bfloat, added, halfwords(dh), doubles(mean), doubles(rstd), drawn, key_of(key), position,
+                threshold, scale, words(work_words) + size // 4 * t, bytes_of(space) + size * t,
+                bytes_of(kept) + PyArray_DIM(kept, 1) * t, <float*>PyArray_DATA(weight), n, centred, halfwords(dresidual), halfwords(dx),
+                rows * i // tiles, rows * (i + 1) // tiles, <float*>PyArray_DATA(tile_dweight) + i * n,
+                <float*>PyArray_DATA(tile_dbias) + i * n, doubles(dweight) + i * n, doubles(dbias) + i * n, streamed,
+                words(work_bits) + 2 * t * block, <float*>PyArray_DATA(work) + 2 * t * block, words(work_bits) + (2 * t + 1) * block,
+                <float*>PyArray_DATA(work) + (2 * t + 1) * block, halfwords(buffers) + width * t,
+            )
 
 
 def random_words(ndarray key, Py_ssize_t position, ndarray work, ndarray result, int threads):

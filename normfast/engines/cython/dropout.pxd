@@ -18,9 +18,10 @@ cdef void keep_block(
 cdef void keep_ties(
     uint64_t* key, Py_ssize_t block, uint8_t upper, uint32_t lower, uint8_t* draws, uint8_t* kept, uint8_t* places) noexcept nogil
 
-@cython.locals(done=Py_ssize_t, start=Py_ssize_t, m=Py_ssize_t, target="uint8_t*", block_kept="uint8_t*", j=Py_ssize_t)
-cdef void keep_run(
-    uint64_t* key, Py_ssize_t position, Py_ssize_t n, uint32_t threshold, uint32_t* words, uint8_t* space, uint8_t* kept) noexcept nogil
+@cython.locals(done=Py_ssize_t, start=Py_ssize_t, m=Py_ssize_t, flags="uint8_t*", target="uint8_t*", j=Py_ssize_t)
+cdef Py_ssize_t keep_run(
+    uint64_t* key, Py_ssize_t position, Py_ssize_t n, uint32_t threshold, item* x, item* y, Py_ssize_t block, uint32_t* words,
+    uint8_t* space, uint8_t* kept) noexcept nogil
 
 @cython.locals(done=Py_ssize_t, start=Py_ssize_t, m=Py_ssize_t)
 cdef void dropout_run(

@@ -17,6 +17,7 @@ from normfast.engines.numba.kernels import (
     moments,
     normalize,
     philox,
+    residual,
     rows,
     slabs,
 )
@@ -384,7 +385,65 @@ def keep(key, position, threshold, work_words, space, kept, threads):
     n = kept.size
     for t in prange(threads):
         lo, hi = n * t // threads, n * (t + 1) // threads
-        dropout.keep_run(key, position + lo, hi - lo, threshold, work_words[t], space[t], kept[lo:hi])
+        dropout.keep_run(key, position + lo, hi - lo, threshold, kept[lo:hi], kept[lo:hi], -1, work_words[t], space[t], kept[lo:hi])
+
+
+# Dropout, sum and norm of rows (rows, n): space as above, kept (threads, flags). Nobody looks at what is not `drawn` or not `added`
+
+
+def add_norm_forward(
+    like, x, other, drawn, key, position, threshold, scale, work_words, space, kept, weight, bias, eps, centred, h, y, mean, rstd, var,
+    streamed, work, buffers, threads,
+):  # fmt: skip
+    rows, n = x.shape
+    for t in prange(threads):
+        residual.add_norm_rows(
+            x, other, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], weight, bias, n, eps, centred, h, y, mean,
+            rstd, var, rows * t // threads, rows * (t + 1) // threads, streamed, work[t], buffers[t],
+        )  # fmt: skip
+
+
+def add_norm_backward(
+    like, dy, h, added, dh, mean, rstd, drawn, key, position, threshold, scale, work_words, space, kept, weight, centred, dresidual, dx,
+    tile_dweight, tile_dbias, dweight, dbias, streamed, work, buffers, threads,
+):  # fmt: skip
+    rows, n = h.shape
+    tiles = dweight.shape[0]
+    for t in prange(threads):
+        for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            residual.add_norm_gradient_rows(
+                dy, h, added, dh, mean, rstd, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], weight, n, centred,
+                dresidual, dx, rows * i // tiles, rows * (i + 1) // tiles, tile_dweight[i], tile_dbias[i], dweight[i], dbias[i], streamed,
+                work[t], buffers[t],
+            )  # fmt: skip
+
+
+def half_add_norm_forward(
+    x, other, bfloat, drawn, key, position, threshold, scale, work_words, space, kept, weight, bias, eps, centred, h, y, mean, rstd, var,
+    streamed, work_bits, work, buffers, threads,
+):  # fmt: skip
+    rows, n = x.shape
+    for t in prange(threads):
+        residual.half_add_norm_rows(
+            x, other, bfloat, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], weight, bias, n, eps, centred, h, y,
+            mean, rstd, var, rows * t // threads, rows * (t + 1) // threads, streamed, work_bits[t, 0], work[t, 0], work_bits[t, 1],
+            work[t, 1], buffers[t],
+        )  # fmt: skip
+
+
+def half_add_norm_backward(
+    dy, h, bfloat, added, dh, mean, rstd, drawn, key, position, threshold, scale, work_words, space, kept, weight, centred, dresidual, dx,
+    tile_dweight, tile_dbias, dweight, dbias, streamed, work_bits, work, buffers, threads,
+):  # fmt: skip
+    rows, n = h.shape
+    tiles = dweight.shape[0]
+    for t in prange(threads):
+        for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            residual.half_add_norm_gradient_rows(
+                dy, h, bfloat, added, dh, mean, rstd, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], weight, n,
+                centred, dresidual, dx, rows * i // tiles, rows * (i + 1) // tiles, tile_dweight[i], tile_dbias[i], dweight[i], dbias[i],
+                streamed, work_bits[t, 0], work[t, 0], work_bits[t, 1], work[t, 1], buffers[t],
+            )  # fmt: skip
 
 
 def random_words(key, position, work, result, threads):

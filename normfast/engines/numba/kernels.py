@@ -23,6 +23,7 @@ from normfast.kernels import (
     normalize,
     philox,
     primitives,
+    residual,
     rows,
     slabs,
     sums,
@@ -80,3 +81,4 @@ halves = compiled(halves)
 half_rows = compiled(half_rows)
 half_slabs = compiled(half_slabs)
 dropout = compiled(dropout)
+residual = compiled(residual)

@@ -1,0 +1,126 @@
+"""Dropout, the sum with the residual stream and the norm of the sum: rows are added, then normalized while they are in the first cache.
+
+`words` and `space` are those of `dropout.py`, `kept` is space for the flags of the rows that are taken at once. Nothing is dropped where
+`drawn` is false; then nobody looks at the key and what follows it.
+"""
+
+from normfast.kernels.dropout import *
+from normfast.kernels.half_rows import *
+from normfast.kernels.halves import *
+from normfast.kernels.layer_norm import *
+from normfast.kernels.primitives import *
+from normfast.kernels.rows import *
+
+
+def add_norm_rows(
+    x, residual, drawn, key, position, threshold, scale, words, space, kept, weight, bias, n, eps, centred, h, y, mean, rstd, var, lo, hi,
+    streamed, work, buffer,
+):  # fmt: skip
+    """Forward, rows lo..hi: h = dropout(x) + residual and y, its norm; if `streamed`, h goes past the caches through `work`, y as ever."""
+    step = max(TOGETHER // n // 4 * 4, 1)
+    block = -1
+    i = lo
+    while i < hi:
+        stop = min(i + step, hi)
+        m = (stop - i) * n
+        following = row(x, min(stop, hi - 1), n)
+        next_other = row(residual, min(stop, hi - 1), n)
+        target = work if streamed else row(h, i, n)
+        if drawn:
+            block = keep_run(key, position + i * n, m, threshold, following, next_other, block, words, space, kept)
+            select_add(row(x, i, n), m, kept, scale, row(residual, i, n), target)
+        else:
+            add(row(x, i, n), m, row(residual, i, n), target)
+        if streamed:
+            prefetch(following, m)
+            prefetch(next_other, m)
+        layer_norm_rows(
+            target, weight, bias, n, eps, centred, row(y, i, n), chunk(mean, i, stop), chunk(rstd, i, stop), chunk(var, i, stop),
+            0, stop - i, streamed, buffer,
+        )  # fmt: skip
+        if streamed:
+            stream(work, m, row(h, i, n))
+        i = stop
+
+
+def add_norm_gradient_rows(
+    dy, h, added, dh, mean, rstd, drawn, key, position, threshold, scale, words, space, kept, weight, n, centred, dresidual, dx, lo, hi,
+    tile_dweight, tile_dbias, dweight, dbias, streamed, work, buffer,
+):  # fmt: skip
+    """Backward, rows lo..hi: dresidual is the gradient of the norm, plus dh if `added`; dx is its dropout."""
+    block = -1
+    for i in range(lo, hi):
+        target = work if streamed else row(dresidual, i, n)
+        gradient_row(row(dy, i, n), row(h, i, n), mean[i], rstd[i], weight, n, centred, target, tile_dweight, tile_dbias, False, buffer)
+        if added:
+            add(target, n, row(dh, i, n), target)
+        if drawn:
+            following = min(i + 1, hi - 1)
+            block = keep_run(key, position + i * n, n, threshold, row(dy, following, n), row(h, following, n), block, words, space, kept)
+            select_sweep(target, n, kept, scale, row(dx, i, n), streamed, buffer)
+        if streamed:
+            stream(work, n, row(dresidual, i, n))
+        if (i + 1 - lo) % TILE == 0 or i + 1 == hi:
+            drain(tile_dweight, n, dweight)
+            drain(tile_dbias, n, dbias)
+
+
+def half_add_norm_rows(
+    x, residual, bfloat, drawn, key, position, threshold, scale, words, space, kept, weight, bias, n, eps, centred, h, y, mean, rstd, var,
+    lo, hi, streamed, bits, values, other_bits, other, buffer,
+):  # fmt: skip
+    """`add_norm_rows` of 16-bit rows, the norm of h as it is rounded; bits and values are the same memory, and so are the other two."""
+    step = max(TOGETHER // n // 4 * 4, 1)
+    block = -1
+    i = lo
+    while i < hi:
+        stop = min(i + step, hi)
+        m = (stop - i) * n
+        following = row(x, min(stop, hi - 1), n)
+        next_other = row(residual, min(stop, hi - 1), n)
+        widen(row(x, i, n), m, bfloat, bits, values)
+        widen(row(residual, i, n), m, bfloat, other_bits, other)
+        if drawn:
+            block = keep_run(key, position + i * n, m, threshold, following, next_other, block, words, space, kept)
+            select_add(values, m, kept, scale, other, values)
+        else:
+            add(values, m, other, values)
+        store(bits, values, m, bfloat, other_bits, other, row(x, i, n), row(h, i, n), False, buffer)
+        half_rows(h, bfloat, weight, bias, n, eps, centred, y, mean, rstd, var, i, stop, streamed, bits, values, other_bits, other, buffer)
+        i = stop
+
+
+def half_add_norm_gradient_rows(
+    dy, h, bfloat, added, dh, mean, rstd, drawn, key, position, threshold, scale, words, space, kept, weight, n, centred, dresidual, dx,
+    lo, hi, tile_dweight, tile_dbias, dweight, dbias, streamed, bits, values, other_bits, other, buffer,
+):  # fmt: skip
+    """`add_norm_gradient_rows` of such rows; dx is the dropout of dresidual before that is rounded."""
+    block = -1
+    for i in range(lo, hi):
+        following = min(i + 1, hi - 1)
+        widen(row(dy, i, n), n, bfloat, bits, values)
+        widen(row(h, i, n), n, bfloat, other_bits, other)
+        gradient_row(values, other, mean[i], rstd[i], weight, n, centred, values, tile_dweight, tile_dbias, False, values)
+        if added:
+            widen(row(dh, i, n), n, bfloat, other_bits, other)
+            add(values, n, other, values)
+        store(bits, values, n, bfloat, other_bits, other, row(dy, following, n), row(dresidual, i, n), streamed, buffer)
+        if drawn:
+            block = keep_run(key, position + i * n, n, threshold, row(dy, following, n), row(h, following, n), block, words, space, kept)
+            select(values, n, kept, scale, values)
+            store(bits, values, n, bfloat, other_bits, other, row(h, following, n), row(dx, i, n), streamed, buffer)
+        if (i + 1 - lo) % TILE == 0 or i + 1 == hi:
+            drain(tile_dweight, n, dweight)
+            drain(tile_dbias, n, dbias)
+
+
+def add(x, n, other, y):
+    """y = x + other."""
+    for j in range(n):
+        y[j] = x[j] + other[j]
+
+
+def select_add(x, n, kept, scale, other, y):
+    """y = x * scale + other where the element is kept, else other."""
+    for j in range(n):
+        y[j] = (x[j] * scale if kept[j] else cast(0.0, scale)) + other[j]
