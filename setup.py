@@ -18,7 +18,7 @@ from setuptools.errors import CCompilerError, CompileError, ExecError, LinkError
 
 KERNELS = (
     "sums", "moments", "rows", "factors", "activations", "normalize", "layer_norm", "group_norm", "slabs", "columns", "philox", "lp_norm",
-    "deviations", "halves", "half_rows", "half_slabs", "dropout", "residual",
+    "deviations", "halves", "half_rows", "half_slabs", "dropout", "residual", "bias_activation",
 )  # fmt: skip
 REORDERED = ("sums",)  # sums that may be added up in any order; everywhere else the order of the text holds
 SOURCES = Path("normfast/engines/cython")

@@ -16,6 +16,12 @@ from normfast.ops._stats import InputGradient, NormGradients, NormStats
 from normfast.ops.activation import activation, activation_backward
 from normfast.ops.alpha_dropout import alpha_dropout, alpha_dropout_backward, alpha_dropout_forward
 from normfast.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_forward, update_running
+from normfast.ops.bias_activation_dropout import (
+    BiasGradients,
+    bias_activation_dropout,
+    bias_activation_dropout_backward,
+    bias_activation_dropout_forward,
+)
 from normfast.ops.covariance import Covariance, covariance
 from normfast.ops.dropout import DropoutMask, dropout, dropout_backward, dropout_forward
 from normfast.ops.fused import (
@@ -57,6 +63,7 @@ from normfast.ops.sequences import sequence_mask
 
 __all__ = [
     "AddNorm",
+    "BiasGradients",
     "Covariance",
     "DropoutAddNorm",
     "DropoutAddNormGradients",
@@ -81,6 +88,9 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_forward",
+    "bias_activation_dropout",
+    "bias_activation_dropout_backward",
+    "bias_activation_dropout_forward",
     "covariance",
     "diagnostics",
     "dropout",

@@ -438,18 +438,38 @@ class CompiledEngine:
             )
         return (dweight.sum(axis=0), dbias.sum(axis=0)) if tiles > 1 else (dweight[0], dbias[0])
 
+    def bias_activation(self, x, bias, code, drawn, y):
+        """y = dropout(f(x + bias)) for the activation f of that code, of rows (rows, n); `drawn` as in `add_norm_forward`."""
+        threads = workers(x.size)
+        options = self._drawn(drawn, x.dtype, x.shape[1], threads)
+        self._drivers[x.dtype, x.dtype].bias_activation_forward(x, bias, code, *options, y, *self._buffers(y, threads, x), threads)
+
+    def bias_activation_backward(self, dy, x, bias, code, drawn, dx):
+        """Writes dx, which may be dy or x, and returns dbias (n,), float64."""
+        rows, n = x.shape
+        tiles, threads = row_tiles(rows, n), workers(x.size)
+        tile_dbias, dbias = zeros((tiles, n), x.dtype), np.zeros((tiles, n))
+        streamed, buffers = self._buffers(dx, threads, dy, x)[0], aligned((threads, 2, PART), x.dtype)
+        self._drivers[x.dtype, x.dtype].bias_activation_backward(
+            dy, x, bias, code, *self._drawn(drawn, x.dtype, n, threads), dx, tile_dbias, dbias, streamed, buffers, threads
+        )
+        return dbias.sum(axis=0)
+
     def _drawn(self, drawn, dtype, size, threads):
         """Whether something is dropped, key, position, threshold, scale, and the working space for that and for flags of so many values."""
-        key, position, threshold, scale = drawn or (np.zeros(4, np.uint64), 0, 0, 1.0)
-        scale = (SINGLE if dtype.itemsize == 2 else dtype).type(scale)
-        space = self._draw_buffers(threads if drawn else 1)
-        return drawn is not None, key, position, np.uint32(threshold), scale, *space, np.empty((threads, size if drawn else 0), np.uint8)
+        dtype = SINGLE if dtype.itemsize == 2 else dtype
+        if drawn is None:
+            nobody = np.empty((threads, 0), BYTE)
+            return False, np.empty(0, np.uint64), 0, np.uint32(0), dtype.type(0), nobody.view(WORD), nobody, nobody
+        key, position, threshold, scale = drawn
+        space = self._draw_buffers(threads)
+        return True, key, position, np.uint32(threshold), dtype.type(scale), *space, np.empty((threads, size), BYTE)
 
     def _row_buffers(self, n, results, threads, *sources):
         """As `_buffers` for two results, and before them for each thread space for the rows that are taken at once."""
         streamed, buffers = self._buffers(results[0], threads, *sources)
         streamed = streamed and n <= LONGEST and not any(np.may_share_memory(results[1], source) for source in sources)
-        return streamed, aligned((threads, max(n, TOGETHER) if streamed else 0), results[0].dtype), buffers
+        return streamed, aligned((threads, max(n, TOGETHER)), results[0].dtype) if streamed else buffers, buffers
 
     def random_words(self, key, position, words):
         """The words of the key's stream from `position` on."""

@@ -315,6 +315,22 @@ class NumpyEngine:
         with np.errstate(all="ignore"):
             dz[...] = da * activation_slope(z.astype(np.float64), code)
 
+    def bias_activation(self, x, bias, code, drawn, y):
+        with np.errstate(all="ignore"):
+            y[...] = activated(x.astype(np.float64) + bias, code)
+        if drawn:
+            self.dropout(y.reshape(-1), *drawn, y.reshape(-1))
+
+    def bias_activation_backward(self, dy, x, bias, code, drawn, dx):
+        with np.errstate(all="ignore"):
+            slope = 1.0 if code == codes.IDENTITY else activation_slope(x.astype(np.float64) + bias, code)
+            dx[...] = dy
+            if drawn:
+                self.dropout(dx.reshape(-1), *drawn, dx.reshape(-1))
+            dz = dx * slope
+            dx[...] = dz
+            return dz.sum(axis=0)
+
     def widen(self, source, target):
         target[...] = source
 

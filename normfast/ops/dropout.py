@@ -269,3 +269,20 @@ def _apply(x, mask, out, name):
             target.keep(piece, result)
             position += run.size
     return y
+
+
+def drawn_in_order(mask, layout):
+    """Whether an engine draws the mask itself, row after row of the layout."""
+    return layout.natural and mask.given is None and mask.drawn_shape == mask.shape and mask.p < 1.0
+
+
+def stream_of(mask, position=0):
+    """What an engine needs of a mask that it draws, from a position on; None where nothing is dropped."""
+    return None if mask is None or mask.p == 0.0 else (mask.words(), mask.offset + position, mask.threshold, mask.scale)
+
+
+def drop_given(values, keep, scale):
+    """Multiply what is kept by the scale, and clear the rest, in place."""
+    with np.errstate(all="ignore"):
+        values *= values.dtype.type(scale)
+    np.copyto(values, 0, where=~keep)

@@ -25,7 +25,7 @@ from normfast.ops._arrays import (
 )
 from normfast.ops._rows import pieces_of_rows, without_dependence
 from normfast.ops._stats import NormGradients, NormStats
-from normfast.ops.dropout import DropoutMask, checked_p, mask_for
+from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, drop_given, mask_for, stream_of
 from normfast.ops.rms_norm import RMSNormGradients, zero_centered_weight
 
 
@@ -346,15 +346,15 @@ def _forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, centred
     engine = engines.current()
     whole = _as_they_lie(layout, mask, x, residual, h, y)
     if whole is not None:
-        engine.add_norm_forward(*whole[:2], _stream(mask), weight, bias, eps, centred, *whole[2:], mean, rstd, var)
+        engine.add_norm_forward(*whole[:2], stream_of(mask), weight, bias, eps, centred, *whole[2:], mean, rstd, var)
     else:
         kept = np.broadcast_to(np.True_, x.shape) if mask is None else mask._kept()
         residual = residual.copy() if residual is h_out else residual
         scale = 1.0 if mask is None else mask.scale
         for own, run, other, keep, total, result in pieces_of_rows(layout, x, residual, kept, h, y, targets=2):
+            total[...] = run
+            drop_given(total, keep, scale)
             with np.errstate(all="ignore"):
-                np.multiply(run, run.dtype.type(scale), out=total)
-                np.copyto(total, 0, where=~keep)
                 total += other
                 if x.itemsize == 2:  # h as it is kept
                     total[...] = total.astype(x.dtype)
@@ -387,7 +387,7 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
     engine = engines.current()
     whole = _as_they_lie(layout, mask, dy, h, dh, dresidual, dx)
     if whole is not None and not (n == 1 and centred):  # where dresidual is dh, whatever the gradient of the norm
-        dweight, dbias = engine.add_norm_backward(*whole[:3], mean, rstd, _stream(mask), weight, centred, *whole[3:])
+        dweight, dbias = engine.add_norm_backward(*whole[:3], mean, rstd, stream_of(mask), weight, centred, *whole[3:])
         if mask is not None and mask.p == 0.0:
             dx[...] = dresidual
     else:
@@ -402,21 +402,15 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
             with np.errstate(all="ignore"):
                 without_dependence(total, n, centred)
                 total += more
-                if result:
-                    np.multiply(total, total.dtype.type(scale), out=result[0])
-                    np.copyto(result[0], 0, where=~keep)
+            for dropped in result:
+                dropped[...] = total
+                drop_given(dropped, keep, scale)
     return dx, dresidual, *(layout.unpack(values.astype(dtype), layout.reduced) for values in (dweight, dbias))
 
 
 def _as_they_lie(layout, mask, *arrays):
     """The arrays as blocks of rows, where the engine takes them, and the mask, as they lie; else None."""
-    plain = mask is None or (mask.given is None and mask.drawn_shape == mask.shape and mask.p < 1.0)
-    if not (plain and layout.natural and math.prod(layout.block) and engines.current().fuses):
+    if not (layout.natural and (mask is None or drawn_in_order(mask, layout)) and math.prod(layout.block) and engines.current().fuses):
         return None
     blocks = direct(layout, *(array for array in arrays if array is not None), shape=layout.block[2:], halves=True)
     return blocks and [None if array is None else blocks.pop(0) for array in arrays]
-
-
-def _stream(mask):
-    """What an engine needs of a mask that was drawn; None where nothing is dropped."""
-    return None if mask is None or mask.p == 0.0 else (mask.words(), mask.offset, mask.threshold, mask.scale)

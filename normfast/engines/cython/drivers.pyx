@@ -9,7 +9,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from numpy cimport PyArray_DATA, PyArray_DIM, import_array, ndarray
 
-from . cimport activations, columns, deviations, dropout, factors, group_norm, half_rows, half_slabs, halves, layer_norm, lp_norm, moments, normalize, philox, residual, rows, slabs
+from . cimport activations, bias_activation, columns, deviations, dropout, factors, group_norm, half_rows, half_slabs, halves, layer_norm, lp_norm, moments, normalize, philox, residual, rows, slabs
 from .primitives cimport lane
 
 import_array()
@@ -623,6 +623,39 @@ def half_add_norm_backward(
                 <float*>PyArray_DATA(tile_dbias) + i * n, doubles(dweight) + i * n, doubles(dbias) + i * n, streamed,
                 words(work_bits) + 2 * t * block, <float*>PyArray_DATA(work) + 2 * t * block, words(work_bits) + (2 * t + 1) * block,
                 <float*>PyArray_DATA(work) + (2 * t + 1) * block, halfwords(buffers) + width * t,
+            )
+
+
+# Bias, activation and dropout of rows (rows, n): as above; buffers are (threads, 1024), or (threads, 2, 1024) backward
+
+
+def bias_activation_forward(
+    floating like, ndarray x, ndarray bias, int code, bint drawn, ndarray key, Py_ssize_t position, uint32_t threshold, floating scale,
+    ndarray work_words, ndarray space, ndarray kept, ndarray y, bint streamed, ndarray buffers, int threads
+):
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), size = PyArray_DIM(space, 1), width = PyArray_DIM(buffers, 1), t
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        bias_activation.bias_activation_rows(
+            data(x, like), data(bias, like), n, code, drawn, key_of(key), position, threshold, scale, words(work_words) + size // 4 * t,
+            bytes_of(space) + size * t, bytes_of(kept) + PyArray_DIM(kept, 1) * t, data(y, like), rows * t // threads,
+            rows * (t + 1) // threads, streamed, data(buffers, like) + width * t,
+        )
+
+
+def bias_activation_backward(
+    floating like, ndarray dy, ndarray x, ndarray bias, int code, bint drawn, ndarray key, Py_ssize_t position, uint32_t threshold,
+    floating scale, ndarray work_words, ndarray space, ndarray kept, ndarray dx, ndarray tile_dbias, ndarray dbias, bint streamed,
+    ndarray buffers, int threads
+):
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), size = PyArray_DIM(space, 1), width = PyArray_DIM(buffers, 2), t, i
+    cdef Py_ssize_t tiles = PyArray_DIM(dbias, 0)
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            bias_activation.bias_activation_gradient_rows(
+                data(dy, like), data(x, like), data(bias, like), n, code, drawn, key_of(key), position, threshold, scale,
+                words(work_words) + size // 4 * t, bytes_of(space) + size * t, bytes_of(kept) + PyArray_DIM(kept, 1) * t, data(dx, like),
+                rows * i // tiles, rows * (i + 1) // tiles, data(tile_dbias, like) + i * n, doubles(dbias) + i * n, streamed,
+                data(buffers, like) + 2 * width * t, data(buffers, like) + (2 * t + 1) * width,
             )
 
 

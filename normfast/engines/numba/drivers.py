@@ -4,6 +4,7 @@ from numba import prange
 
 from normfast.engines.numba.kernels import (
     activations,
+    bias_activation,
     columns,
     deviations,
     dropout,
@@ -443,6 +444,34 @@ def half_add_norm_backward(
                 dy, h, bfloat, added, dh, mean, rstd, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], weight, n,
                 centred, dresidual, dx, rows * i // tiles, rows * (i + 1) // tiles, tile_dweight[i], tile_dbias[i], dweight[i], dbias[i],
                 streamed, work_bits[t, 0], work[t, 0], work_bits[t, 1], work[t, 1], buffers[t],
+            )  # fmt: skip
+
+
+# Bias, activation and dropout of rows (rows, n): as above; buffers are (threads, 1024), or (threads, 2, 1024) backward
+
+
+def bias_activation_forward(
+    like, x, bias, code, drawn, key, position, threshold, scale, work_words, space, kept, y, streamed, buffers, threads
+):
+    rows, n = x.shape
+    for t in prange(threads):
+        bias_activation.bias_activation_rows(
+            x, bias, n, code, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], y, rows * t // threads,
+            rows * (t + 1) // threads, streamed, buffers[t],
+        )  # fmt: skip
+
+
+def bias_activation_backward(
+    like, dy, x, bias, code, drawn, key, position, threshold, scale, work_words, space, kept, dx, tile_dbias, dbias, streamed, buffers,
+    threads,
+):  # fmt: skip
+    rows, n = x.shape
+    tiles = dbias.shape[0]
+    for t in prange(threads):
+        for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            bias_activation.bias_activation_gradient_rows(
+                dy, x, bias, n, code, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], dx, rows * i // tiles,
+                rows * (i + 1) // tiles, tile_dbias[i], dbias[i], streamed, buffers[t, 0], buffers[t, 1],
             )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from normfast.engines.numba import IN_ORDER, REORDERED
 from normfast.engines.numba.primitives import cast, chunk, equal_bytes, lead, lowest_bit, power_of_two, prefetch, row, stream
 from normfast.kernels import (
     activations,
+    bias_activation,
     columns,
     deviations,
     dropout,
@@ -82,3 +83,4 @@ half_rows = compiled(half_rows)
 half_slabs = compiled(half_slabs)
 dropout = compiled(dropout)
 residual = compiled(residual)
+bias_activation = compiled(bias_activation)
