@@ -393,6 +393,12 @@ class CompiledEngine:
         else:
             self._drivers[x.dtype, x.dtype].drop(x, *draws, x.dtype.type(scale), *work, y, *self._buffers(y, threads, x), threads)
 
+    def drop_given(self, x, flags, scale, y):
+        """y = x * scale where a mask has a bit, the lowest of flags[0] first, else 0; x and y are one run, flags uint64."""
+        threads = workers(x.size)
+        kept = aligned((threads, DRAWS), BYTE)
+        self._drivers[x.dtype, x.dtype].drop_given(x, flags, x.dtype.type(scale), kept, y, *self._buffers(y, threads, x), threads)
+
     def keep(self, key, position, threshold, kept):
         """Whether each element of the key's stream from `position` on is kept, in an array of bool."""
         threads = workers(kept.size)

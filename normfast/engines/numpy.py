@@ -344,6 +344,11 @@ class NumpyEngine:
             y[...] = wide * wide.dtype.type(scale)
         y[~kept_of(key, position, x.size, threshold)] = 0
 
+    def drop_given(self, x, flags, scale, y):
+        with np.errstate(all="ignore"):
+            np.multiply(x, x.dtype.type(scale), out=y)
+        y[np.unpackbits(flags.astype("<u8").view(np.uint8), count=x.size, bitorder="little") == 0] = 0
+
     def keep(self, key, position, threshold, kept):
         kept[...] = kept_of(key, position, kept.size, threshold)
 

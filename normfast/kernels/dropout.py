@@ -106,6 +106,17 @@ def half_dropout_run(x, bfloat, n, key, position, threshold, scale, words, space
         start = 0
 
 
+def masked_run(x, n, flags, scale, kept, y, streamed, buffer):
+    """y = x * scale where a given mask has a bit, the lowest of flags[0] first, else 0; kept is space for a block's."""
+    done = 0
+    while done < n:
+        m = min(n - done, DRAWS)
+        for j in range((m + 63) // 64):
+            spread_bits(flags[done // 64 + j], chunk(kept, 64 * j, DRAWS))
+        select_sweep(chunk(x, done, n), m, kept, scale, chunk(y, done, n), streamed, buffer)
+        done += m
+
+
 def select_sweep(x, n, kept, scale, y, streamed, buffer):
     """`select`; past the caches, through the buffer, if `streamed`."""
     left = 0

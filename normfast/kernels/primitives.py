@@ -54,6 +54,12 @@ def equal_bytes(run, byte):
     return sum(1 << j for j in range(64) if run[j] == byte)
 
 
+def spread_bits(flags, target):
+    """The bits of an integer as 64 bytes of 0 and 1."""
+    for j in range(64):
+        target[j] = flags >> uint64(j) & uint64(1)
+
+
 def lowest_bit(flags):
     """The place of the lowest bit that is set; one must be."""
     return (flags & -flags).bit_length() - 1

@@ -5,12 +5,12 @@ import math
 import numpy as np
 
 from normfast import engines
-from normfast.ops._arrays import apart, checked_out, computing, floating
+from normfast.ops._arrays import FLOATS, apart, checked_out, computing, floating
 from normfast.ops._pieces import Staged, elementwise, shape_of
 
 
 class DropoutMask:
-    """Which elements a dropout keeps: a 16-byte key, or an array that the user gave.
+    """Which elements a dropout keeps: a 16-byte key, or a bit for each element of a mask that the user gave.
 
     Attributes
     ----------
@@ -24,6 +24,8 @@ class DropoutMask:
         Philox4x32-10 key and the upper half of its counter.
     offset : int
         Position of the first element in the stream of the key.
+    given : ndarray of uint64, or None for a drawn mask
+        The bits of a given mask in C order, lowest first.
 
     Notes
     -----
@@ -71,7 +73,8 @@ class DropoutMask:
     def _kept(self):
         """The same, perhaps a read-only view in which elements share memory."""
         if self.given is not None:
-            return self.given
+            bits = np.unpackbits(self.given.astype("<u8").view(np.uint8), count=math.prod(self.shape), bitorder="little")
+            return bits.view(bool).reshape(self.shape)
         if self.p == 1.0:
             return np.broadcast_to(np.False_, self.shape)
         drawn = self.drawn_shape
@@ -80,7 +83,7 @@ class DropoutMask:
         return np.broadcast_to(kept.reshape(drawn), self.shape)
 
     def packbits(self):
-        """The mask as bytes of 8 elements in C order, lowest bit first: `np.packbits(..., bitorder="little")`."""
+        """The mask as bytes of 8 elements in C order, lowest bit first: `np.packbits(..., bitorder="little")`; `mask=` takes them too."""
         return np.packbits(self.toarray(), bitorder="little")
 
     def __reduce__(self):
@@ -130,15 +133,25 @@ def mask_for(x, p, rng, mask, axis, offset):
         axes = None if axis is None else tuple(np.lib.array_utils.normalize_axis_tuple(axis, x.ndim, "axis"))
         return DropoutMask(p, x.shape, key=key_of(rng), offset=offset.__index__(), axis=axes)
     if not isinstance(mask, DropoutMask):
-        given = np.asarray(mask)
-        if given.dtype != bool:
-            raise TypeError(f"mask must be boolean (True keeps an element), got {given.dtype}")
-        mask = DropoutMask(p, given.shape, given=given.copy())
+        mask = given_mask(np.asarray(mask), p, x.shape)
     if mask.p != p:
         raise ValueError(f"the mask was drawn with p={mask.p} and p={p} is asked for: give the same")
     if mask.shape != x.shape:
         raise ValueError(f"x has shape {x.shape} and the mask has {mask.shape}: they must be the same")
     return mask
+
+
+def given_mask(mask, p, shape):
+    """The mask of a boolean array, or of such an array's bits by `np.packbits(..., bitorder="little")`."""
+    size = (math.prod(shape) + 7) // 8
+    if mask.dtype == bool:
+        shape, mask = mask.shape, np.packbits(mask, bitorder="little")
+    elif mask.dtype != np.uint8 or mask.shape != (size,):
+        needed = f"boolean (True keeps an element), or its bits, {size} of uint8"
+        raise TypeError(f"mask must be {needed}, got {mask.dtype} of shape {mask.shape}")
+    words = np.zeros((mask.size + 7) // 8, "<u8")
+    words.view(np.uint8)[: mask.size] = mask
+    return DropoutMask(p, shape, given=words.astype(np.uint64))
 
 
 def dropout(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=None):
@@ -152,8 +165,8 @@ def dropout(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=None):
         Probability of dropping. 0 returns x bit for bit, 1 zeros, also for infinite x.
     rng : None, int, SeedSequence or Generator
         Source of the key (SPEC 7). An int or SeedSequence gives the same mask each time, a Generator advances, None is fresh entropy.
-    mask : array_like of bool or DropoutMask, optional
-        The elements to keep, in place of drawing; they are divided by 1 - p all the same.
+    mask : array_like of bool, or of its bits (uint8, as `DropoutMask.packbits` gives them), or DropoutMask, optional
+        The elements to keep, in place of drawing; they are divided by 1 - p all the same. A backward pass keeps one bit an element.
     axis : int or tuple of int, optional
         The axes that draw independently, the others share: axis=(0, 1) of NCHW drops whole channels. None: all axes.
     offset : int
@@ -253,9 +266,13 @@ def _apply(x, mask, out, name):
     else:
         x, y_of = apart(x, out), engines.current().dropout
         key, threshold, scale = mask.words() if drawn else None, mask.threshold, mask.scale
-        if drawn and x.flags.c_contiguous and y.flags.c_contiguous and y.flags.aligned and x.size:
-            y_of(x.reshape(-1), key, mask.offset, threshold, scale, y.reshape(-1))
-            return y
+        if x.flags.c_contiguous and y.flags.c_contiguous and y.flags.aligned and x.size:
+            if drawn:
+                y_of(x.reshape(-1), key, mask.offset, threshold, scale, y.reshape(-1))
+                return y
+            if mask.given is not None and x.dtype in FLOATS:
+                engines.current().drop_given(x.reshape(-1), mask.given, scale, y.reshape(-1))
+                return y
         pieces = elementwise(x, y)
         source, target = (Staged(array, range(x.ndim), computing(x.dtype), pieces) for array in (x, y))
         kept, position = None if drawn else mask._kept(), mask.offset

@@ -537,6 +537,18 @@ def half_drop(
         )
 
 
+def drop_given(floating like, ndarray x, ndarray flags, floating scale, ndarray kept, ndarray y, bint streamed, ndarray buffers, int threads):
+    """flags are bits in uint64, kept is (threads, 4096) bytes; a thread begins with a whole word of flags."""
+    cdef Py_ssize_t n = PyArray_DIM(x, 0), width = PyArray_DIM(buffers, 1), t, lo, hi
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        lo = n * t // threads // 64 * 64
+        hi = n if t + 1 == threads else n * (t + 1) // threads // 64 * 64
+        dropout.masked_run(
+            data(x, like) + lo, hi - lo, key_of(flags) + lo // 64, scale, bytes_of(kept) + 4096 * t, data(y, like) + lo, streamed,
+            data(buffers, like) + width * t,
+        )
+
+
 def keep(ndarray key, Py_ssize_t position, uint32_t threshold, ndarray work_words, ndarray space, ndarray kept, int threads):
     cdef Py_ssize_t n = PyArray_DIM(kept, 0), size = PyArray_DIM(space, 1), t, lo
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):

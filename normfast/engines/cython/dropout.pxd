@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from .halves cimport store, widen
 from .normalize cimport LINES
 from .philox cimport BESIDE, COUNTERS, philox4x32, random_counters
-from .primitives cimport cast, chunk, equal_bytes, item, lead, lowest_bit, prefetch, stream, uint32, uint64
+from .primitives cimport cast, chunk, equal_bytes, item, lead, lowest_bit, prefetch, spread_bits, stream, uint32, uint64
 
 cdef Py_ssize_t AHEAD, DRAWS
 
@@ -33,6 +33,10 @@ cdef void half_dropout_run(
     uint16_t* x, bint bfloat, Py_ssize_t n, uint64_t* key, Py_ssize_t position, uint32_t threshold, float scale, uint32_t* words,
     uint8_t* space, uint16_t* y, bint streamed, uint32_t* bits, float* values, uint32_t* work_bits, float* work,
     uint16_t* buffer) noexcept nogil
+
+@cython.locals(done=Py_ssize_t, m=Py_ssize_t, j=Py_ssize_t)
+cdef void masked_run(
+    floating* x, Py_ssize_t n, uint64_t* flags, floating scale, uint8_t* kept, floating* y, bint streamed, floating* buffer) noexcept nogil
 
 @cython.locals(left=Py_ssize_t, m=Py_ssize_t)
 cdef void select_sweep(floating* x, Py_ssize_t n, uint8_t* kept, floating scale, floating* y, bint streamed, floating* buffer) noexcept nogil

@@ -99,6 +99,18 @@ cdef extern from *:
         return flags;
     #endif
     }
+    static inline void normfast_spread_bits(uint64_t flags, uint8_t *target) {
+    #if defined(__AVX512BW__)
+        _mm512_storeu_si512(target, _mm512_maskz_set1_epi8(flags, 1));
+    #else
+        /* a byte of flags to eight bytes: each is multiplied to its own place, and all but its lowest bit left out */
+        for (int j = 0; j < 64; j += 8) {
+            uint64_t spread = (flags >> j & 0x7F) * 0x0002040810204081 & 0x0101010101010101;
+            spread |= (flags >> j & 0x80) << 49;
+            for (int k = 0; k < 8; k++) target[j + k] = (uint8_t)(spread >> 8 * k);
+        }
+    #endif
+    }
     static inline Py_ssize_t normfast_lowest_bit(uint64_t flags) {
     #if defined(__GNUC__)
         return __builtin_ctzll(flags);
@@ -110,6 +122,7 @@ cdef extern from *:
     }
     """
     uint64_t equal_bytes "normfast_equal_bytes"(const uint8_t* run, uint8_t byte) noexcept nogil
+    void spread_bits "normfast_spread_bits"(uint64_t flags, uint8_t* target) noexcept nogil
     Py_ssize_t lowest_bit "normfast_lowest_bit"(uint64_t flags) noexcept nogil
     double power_of_two "normfast_power_of_two"(double t) noexcept nogil
     void normfast_prefetch(const char* run, Py_ssize_t bytes) noexcept nogil

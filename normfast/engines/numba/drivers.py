@@ -382,6 +382,14 @@ def half_drop(x, bfloat, key, position, threshold, scale, work_words, space, y, 
         )  # fmt: skip
 
 
+def drop_given(like, x, flags, scale, kept, y, streamed, buffers, threads):
+    n = x.size
+    for t in prange(threads):
+        lo = n * t // threads // 64 * 64
+        hi = n if t + 1 == threads else n * (t + 1) // threads // 64 * 64
+        dropout.masked_run(x[lo:hi], hi - lo, flags[lo // 64 :], scale, kept[t], y[lo:hi], streamed, buffers[t])
+
+
 def keep(key, position, threshold, work_words, space, kept, threads):
     n = kept.size
     for t in prange(threads):

@@ -141,6 +141,22 @@ def equal_bytes(run, byte):
 
 
 @intrinsic
+def _spread_bits(typing_context, flags, address):
+    def spread(context, builder, signature, arguments):
+        bits = builder.bitcast(arguments[0], ir.VectorType(ir.IntType(1), 64))
+        vector = ir.VectorType(ir.IntType(8), 64)
+        builder.store(builder.zext(bits, vector), builder.inttoptr(arguments[1], vector.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uintp), spread
+
+
+@njit(nogil=True)
+def spread_bits(flags, target):
+    _spread_bits(flags, _address(target, 0))
+
+
+@intrinsic
 def lowest_bit(typing_context, flags):
     def count(context, builder, signature, arguments):
         return builder.cttz(arguments[0], ir.IntType(1)(1))
