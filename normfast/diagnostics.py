@@ -8,10 +8,10 @@
 >>> print(diagnostics.saturation(model, 4 * x))
 layer       activation  saturated  dead
 0.function  tanh        0.197      0
-1.norm      relu        0.501      0
+1.norm      relu        0.5        0
 >>> print(diagnostics.variance_shift(model, x, rng=0))
 layer   kind       training  inference  ratio
-1.norm  BatchNorm  0.146     0.0708     2.07
+1.norm  BatchNorm  0.147     0.0708     2.08
 """
 
 import copy
