@@ -104,6 +104,16 @@ def test_a_little_more_is_dropped(p, step):
     check(rate(~(less & ~more), step))
 
 
+def test_draws_that_are_nearly_p():
+    """Where one more 256th of p decides, the rest of the draw says how: whatever it is made from, half of it is kept, without pattern."""
+    less, half, more = (kept(1 << 24, p, rng=4) for p in (77 / 256, 77.5 / 256, 78 / 256))
+    keep = half[less & ~more]
+    check(rate(keep, 0.5))
+    check(lagged(keep, 0.5))
+    check(runs(keep, 0.5))
+    check(patterns(keep, 0.5))
+
+
 @pytest.mark.parametrize("p", RATES)
 def test_neighbours_and_lags(p):
     keep = kept(1 << 20, p)

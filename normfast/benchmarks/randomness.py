@@ -156,7 +156,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m normfast.benchmarks.randomness", description=__doc__.splitlines()[0])
     parser.add_argument("--stream", nargs="+", choices=STREAMS, default=["words", "seeds", "masks"], help="default: words seeds masks")
     parser.add_argument("--tester", nargs="+", choices=PLACES, default=list(PLACES), help="default: both")
-    parser.add_argument("--full", action="store_true", help="all of dieharder's tests, 5 GB for rngtest: an hour a stream, not 2 minutes")
+    parser.add_argument("--full", action="store_true", help="all of dieharder's tests, 5 GB for rngtest: 40 minutes a stream, not 2")
     parser.add_argument("--test", nargs="+", type=int, choices=NUMBERS, metavar="N", help="these of dieharder's tests, with every ntuple")
     parser.add_argument("--blocks", type=int, help="of 20,000 bits for rngtest (default 100,000; full 2,000,000)")
     parser.add_argument("--seed", type=int, default=0, help="of the key, or the first of the seeds (default 0)")
