@@ -20,7 +20,6 @@ from normfast.ops.dropout import DropoutMask, key_of
 
 CHUNK = 1 << 17  # words that are made at a time
 APART = 1 << 32  # words from the start of a test to that of the next one, so that no two read the same
-BLOCK_BITS = 20_000  # of FIPS 140-2, which rngtest applies
 FIPS_FAILURES = 7.95e-4  # the share of its blocks that fails if all bits are fair: docs/randomness.md
 PLACES = {"dieharder": "dieharder", "rngtest": "rng-tools5"}
 
