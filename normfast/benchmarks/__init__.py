@@ -2,4 +2,5 @@
 
 Data flows one way: `cases` (what is timed) -> `problems` (inputs and exact results) -> `rivals` and `yardsticks` (who is timed) ->
 `test_speed` (verifies, then times, on pytest-benchmark) -> `report` and `pictures`; `run` is the command `normfast bench`.
+`randomness` stands alone: it has the bits of dropout judged.
 """
