@@ -11,7 +11,7 @@ import pytest
 
 import normfast as nf
 from normfast import cli
-from normfast.benchmarks import cases, formulas, rivals, yardsticks
+from normfast.benchmarks import cases, formulas, memory, rivals, yardsticks
 from normfast.benchmarks.problems import BOUNDS, Problem
 
 TINY = list(dict.fromkeys(replace(cases.tiny(case), model="") for case in cases.CASES if case.series == "models"))
@@ -66,7 +66,8 @@ def test_torch_compile_runs():
     if sys.platform != "linux" or shutil.which("g++") is None:
         pytest.skip("torch.compile needs g++")
     chosen = [case for case in PLAIN if case.op == "rms_norm" and len(case.shape) == 2][:2]
-    assert [timed("torch.compile", case) <= LOOSE["float32"] for case in chosen] == [True, True]
+    chosen += [case for case in PLAIN if case.op == "dropout_add_layer_norm" and case.direction != "backward"]
+    assert [timed("torch.compile", case) <= LOOSE["float32"] for case in chosen] == [True] * 4
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -79,6 +80,16 @@ def test_yardsticks_do_what_they_say(threads):
             contender.run()
         x, dy, out = (yardsticks.words(values) for values in (problem.x, problem.dy, problem.out))
         assert (out == (x if kind == "copy" else x + dy)).all(), (kind, way)
+    problem = Problem(cases.Case("add_layer_norm", "", (300, 1001)))
+    x, residual, out, h = (yardsticks.words(values) for values in (problem.x, problem.residual, problem.out, problem.h))
+    for (kind, way), contender in yardsticks.contenders(problem, threads).items():
+        out[:] = h[:] = 0
+        with contender.state():
+            contender.run()
+        wanted = (x, residual) if way in ("numpy", "torch") else (x + residual, x ^ residual)
+        assert kind == "pair"
+        assert (out == wanted[0]).all(), way
+        assert (h == wanted[1]).all(), way
     problem = Problem(cases.Case("moments", "", (300, 1001), out=False))
     sums = yardsticks.contenders(problem, threads)
     assert {int(contender.run()) for contender in sums.values()} == {int(yardsticks.words(problem.x).sum())}
@@ -88,14 +99,18 @@ def test_cases_are_distinct_and_complete():
     ids = [case.id for case in cases.CASES]
     assert len(set(ids)) == len(ids)
     models = cases.selected(series=["models"])
-    assert 90 <= len(models) <= 150
-    assert 10 <= len(cases.selected(quick=True)) <= 16
+    assert 90 <= len(models) <= 180
+    assert 10 <= len(cases.selected(quick=True)) <= 18
     assert {case.op for case in models} == set(cases.OPS)
     for op in cases.OPS:
         directions = {case.direction for case in cases.selected([op])}
-        assert directions >= ({"forward"} if op in ("moments", "standardize", "batch_norm_inference") else {"forward", "backward"})
+        one_way = op in ("moments", "standardize", "batch_norm_inference") or op.startswith("add_")
+        assert directions >= ({"forward"} if one_way else {"forward", "backward"})
     assert cases.Case("layer_norm", "", (4, 8), dtype="bfloat16", direction="both").streams == 5
     assert cases.Case("dropout", "", (4, 8), direction="backward").streams * 4 * 8 * 4 == 256
+    streams = [cases.Case("dropout_add_rms_norm", "", (4, 8), direction=way).streams for way in ("forward", "backward", "both")]
+    assert streams == [4, 4, 8]
+    assert cases.Case("dropout_add_rms_norm", "", (4, 8), direction="backward", dh=True).streams == 5
 
 
 def test_errors_are_found():
@@ -114,6 +129,24 @@ def test_errors_are_found():
     problem = Problem(cases.Case("dropout", "", (100, 100)))
     with pytest.raises(AssertionError, match="were kept"):
         problem.error((problem.x,))
+    problem = Problem(cases.Case("dropout_add_layer_norm", "", (100, 100)))
+    with pytest.raises(AssertionError, match="were kept"):
+        problem.error((problem.x, problem.x + problem.residual))
+
+
+@pytest.mark.parametrize("case", [case for case in PLAIN if case.op == "dropout_add_layer_norm"], ids=lambda case: case.id)
+def test_errors_are_found_whatever_was_dropped(case):
+    """In each result."""
+    problem = Problem(case)
+    contender = rivals.build("numpy", problem, 1)
+    right = contender.results(contender.run())
+    assert problem.error(right) <= LOOSE["float32"]
+    for i, values in enumerate(right):
+        wrong = [*right[:i], np.copy(values), *right[i + 1 :]]
+        wrong[i].flat[np.argmax(np.abs(values))] *= 1.001  # of a value that was kept
+        assert problem.error(wrong) > 5e-4, i
+        wrong[i][...] = np.nan
+        assert problem.error(wrong) == np.inf, i
 
 
 def test_report_takes_medians_and_the_best_yardstick():
@@ -121,7 +154,7 @@ def test_report_takes_medians_and_the_best_yardstick():
     from normfast.benchmarks import report
 
     case = cases.Case("layer_norm", "BERT", (4, 8))
-    info = {**case.__dict__, "name": case.name, "id": case.id, "bytes": 256, "error": 1e-7}
+    info = {**case.__dict__, "name": case.name, "id": case.id, "bytes": 256, "error": 1e-7, "kinds": ["copy"]}
     times = {
         "normfast (cython)": [[4.0, 1.0], [2.0]], "torch": [[1.0], [1.0]], "numpy": [[8.0], [8.0]],
         ("copy", "plain"): [[3.0], [3.0]], ("copy", "numpy"): [[1.0], [9.0, 1.0]],
@@ -134,6 +167,11 @@ def test_report_takes_medians_and_the_best_yardstick():
     (row,) = table = report.rows({"benchmarks": benchmarks})
     assert row["seconds"] == {"normfast (cython)": 2.0, "torch": 1.0, "numpy": 8.0}
     assert row["yardstick"] == 1.0
+    twice = [benchmark | {"extra_info": benchmark["extra_info"] | {"kinds": ["copy", "copy"]}} for benchmark in benchmarks]
+    assert report.rows({"benchmarks": twice})[0]["yardstick"] == 2.0
+    ops = ("moments", "dropout", "rms_norm", "add_rms_norm", "dropout_add_rms_norm")
+    kinds = ["moments", "dropout, both", "norms, both", "add_norms, both", "dropout_add_norms, both"]
+    assert [report.kind({"op": op, "direction": "both"}) for op in ops] == kinds
     assert report.losing(table) == [(row, "torch", 0.5)]
     means = report.means(table)["normfast (cython)"]["norms, forward"]
     assert [round(means[name]["ratio"], 9) for name in ("copy", "torch", "numpy")] == [0.5, 0.5, 4.0]
@@ -171,6 +209,26 @@ def test_a_wrong_result_fails_the_command(capsys, monkeypatch):
     monkeypatch.setattr(nf, "lp_norm", lambda x, out: np.multiply(x, 1.01, out=out))
     assert bench("lp_norm") == 1
     assert "FAILED: lp_norm, CLIP" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of the memory is read as Linux tells it")
+@pytest.mark.parametrize("op", memory.OPS)
+def test_a_pass_takes_little_memory(op):
+    """Less than 1 MB beside inputs, outputs and statistics; and what is taken is seen."""
+    if not nf.engines.load("auto").fuses:
+        pytest.skip("no compiled engine is installed")
+    size = 64 * memory.MB
+    inputs, outputs, statistics, more = memory.fresh(op, 1024, size)
+    assert (inputs, outputs) == tuple(len(names) * size for names in memory.OPS[op])
+    assert statistics == (0 if op == "dropout" else 3 * 8 * size // 4096)
+    assert more < memory.MB
+    assert memory.fresh(op, 1024, size, "numpy")[3] > size
+
+
+def test_memory_prints_its_table(capsys):
+    memory.main(["--mb", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [op for op, _ in memory.CASES]
 
 
 @pytest.mark.parametrize("arguments", [["--op", "fly"], ["--against", "nobody"], ["--turns", "0"], ["--json", "/no/such/folder/x.json"]])

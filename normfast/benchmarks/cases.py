@@ -5,7 +5,7 @@ from math import prod
 
 OPS = (
     "layer_norm", "rms_norm", "batch_norm", "batch_norm_relu", "batch_norm_inference", "group_norm", "instance_norm", "lp_norm", "dropout",
-    "moments", "standardize",
+    "dropout_add_layer_norm", "dropout_add_rms_norm", "add_layer_norm", "add_rms_norm", "moments", "standardize",
 )  # fmt: skip
 WIDTHS = {"bfloat16": 2, "float32": 4, "float64": 8}
 
@@ -15,7 +15,8 @@ class Case:
     """One row of the table.
 
     `axis` is that of the features, of the channels (batch, group and instance norm) or of the reduction (moments, standardize). `threads`
-    None means all. `out` says whether y or dx goes to an array that is there. `series` is "models" or "scaling".
+    None means all. `out` says whether y or dx (with h or dresidual, where there is a residual stream) goes to an array that is there. `dh`
+    says whether h has a gradient too, as in a pre-norm network: in backward rows. `series` is "models" or "scaling".
     """
 
     op: str
@@ -27,6 +28,7 @@ class Case:
     direction: str = "forward"
     threads: int | None = None
     out: bool = True
+    dh: bool = False
     series: str = "models"
     quick: bool = field(default=False, compare=False)
 
@@ -40,6 +42,8 @@ class Case:
             options.append("NHWC")
         elif self.groups:
             options.append(f"{self.groups} groups")
+        elif self.dh:
+            options.append("dh")
         return ", ".join([self.op, *options])
 
     @property
@@ -47,6 +51,16 @@ class Case:
         """A name that no other case has."""
         ways = [f"{self.threads or 'all'} threads", "out" if self.out else "allocating"]
         return ", ".join([self.name, self.model, "x".join(map(str, self.shape)), self.dtype, *ways]).replace("1 threads", "1 thread")
+
+    @property
+    def fused(self):
+        """Whether x is added to a residual stream before the norm."""
+        return "add_" in self.op
+
+    @property
+    def inner(self):
+        """The case of the norm alone."""
+        return replace(self, op=self.op.removeprefix("dropout_").removeprefix("add_"), dh=False)
 
     @property
     def nbytes(self):
@@ -59,6 +73,8 @@ class Case:
         if self.op == "moments":
             return 1
         passes = {"forward": 2, "backward": 2 if self.op == "dropout" else 3}  # dropout's backward needs no x
+        if self.fused:  # x and the stream give y and h; dy and h, and dh where there is one, give dx and dresidual
+            passes = {"forward": 4, "backward": 4 + self.dh}
         return sum(passes.values()) if self.direction == "both" else passes[self.direction]
 
 
@@ -126,6 +142,27 @@ CASES = [
     *variants("group_norm", "Stable Diffusion", 2, 320, 64, 64, axis=1, groups=32, dtypes=("bfloat16",)),
     *both_ways("instance_norm", "style transfer", 8, 64, 128, 128, axis=1),
     *both_ways("instance_norm", "style transfer", 1, 32, 256, 256, axis=1),
+    # blocks of a Transformer: dropout, sum and norm
+    *both_ways("dropout_add_layer_norm", "BERT", 512, 768),
+    *both_ways("dropout_add_layer_norm", "BERT, batch of 8", 4096, 768, quick=True),
+    *both_ways("dropout_add_layer_norm", "GPT-2 XL", 1024, 1600),
+    *both_ways("dropout_add_layer_norm", "GPT-J", 8192, 4096),
+    Case("dropout_add_layer_norm", "GPT-2 XL", (1024, 1600), direction="backward", dh=True),
+    *variants("dropout_add_layer_norm", "BERT, batch of 8", 4096, 768, dtypes=("bfloat16",)),
+    *(
+        Case("dropout_add_layer_norm", model, shape, direction="both", out=False)
+        for model, shape in (("BERT", (512, 768)), ("GPT-2 XL", (1024, 1600)), ("GPT-J", (8192, 4096)))
+    ),
+    *both_ways("dropout_add_rms_norm", "Llama", 2048, 4096),
+    Case("dropout_add_rms_norm", "Llama", (2048, 4096), direction="both", out=False),
+    Case("add_layer_norm", "BERT, batch of 8", (4096, 768)),
+    Case("add_layer_norm", "BERT, batch of 8", (4096, 768), dtype="bfloat16"),
+    Case("add_layer_norm", "BERT, batch of 8", (4096, 768), threads=1),
+    Case("add_layer_norm", "ViT-L", (32, 197, 1024)),
+    Case("add_rms_norm", "TinyLlama", (512, 2048)),
+    Case("add_rms_norm", "TinyLlama", (512, 2048), threads=1),
+    Case("add_rms_norm", "Llama", (2048, 4096)),
+    Case("add_rms_norm", "Llama", (2048, 4096), dtype="bfloat16"),
     # elementwise, reductions
     *both_ways("dropout", "BERT, batch of 8", 4096, 768, quick=True),
     *both_ways("dropout", "BERT", 512, 768),
@@ -149,7 +186,7 @@ CASES = [
 def tiny(case):
     """The case with every length clipped: to 5, channels to 4 in two groups, rows of features to 24."""
     axis = case.axis % len(case.shape) if isinstance(case.axis, int) else None
-    rows = case.op in ("layer_norm", "rms_norm", "lp_norm", "dropout")
+    rows = case.inner.op in ("layer_norm", "rms_norm", "lp_norm", "dropout")
     longest = [(24 if rows else 4) if i == axis else 5 for i in range(len(case.shape))]
     shape = tuple(min(pair) for pair in zip(case.shape, longest, strict=True))
     return replace(case, shape=shape, groups=case.groups and 2)

@@ -89,3 +89,15 @@ def evaluate(case, x, dy, weight, bias, mean, var):
     """All results of the case: those of the forward call, then the gradients."""
     results = () if case.direction == "backward" else forward(case, x, weight, bias, mean, var)
     return results if case.direction == "forward" else results + backward(case, dy, weight, *saved(case, x, weight, bias))
+
+
+def summed(x, residual, kept):
+    """h = dropout(x) + residual; without a mask nothing is dropped."""
+    return residual + (x if kept is None else x * kept * x.dtype.type(1 / (1 - P)))
+
+
+def fused_backward(case, dy, dh, weight, kept, xhat, factor):
+    """The gradients of dropout, sum and norm with respect to x, the residual stream, weight and bias, as far as there is one."""
+    dresidual, *gradients = backward(case.inner, dy, weight, xhat, factor)
+    dresidual = dresidual if dh is None else dresidual + dh
+    return dresidual * kept * dy.dtype.type(1 / (1 - P)), dresidual, *gradients

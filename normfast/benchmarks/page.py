@@ -16,8 +16,9 @@ Every call is verified first, against NumPy formulas in float64 (longdouble for 
 turns, several times, and the median over all their rounds stands here; inputs are prepared outside of the timed call, and everyone has
 the same threads. A rival stands in the row with its best ordinary call: PyTorch's functional calls without autograd and ATen's gradients,
 ONNX Runtime and OpenVINO with a model of the one operation whose inputs and result are bound to memory, JAX jitted and waited for (in the
-rows of all threads only), NumPy as the formula that people write (on one core). Where a library does not have the operation it has no
-time. Inputs have mean 3 and standard deviation 1.
+rows of all threads only), NumPy as the formula that people write (on one core). In the rows of `add` and `dropout_add`, dropout, sum and
+norm stand in one function, whose gradients are those of autograd or `jax.vjp`; ONNX Runtime has operators of its own for sum and norm.
+Where a library does not have the operation it has no time. Inputs have mean 3 and standard deviation 1, the residual stream has mean 0.
 
 Idle OpenMP threads spin for 3 ms here, as libgomp and so PyTorch have it by default (`GOMP_SPINCOUNT=300000` in the environment). By
 itself normfast lets them sleep after 20 us, since NumPy's matmuls need the cores: a call below 1 ms that follows another closely then takes
@@ -26,8 +27,9 @@ up to 1.6 times as long on a virtual machine, where a thread wakes in 100 us.
 - **call**: `out=` writes to an array that is there, `new` returns a new one; of the rivals only ONNX Runtime and OpenVINO write to memory
   that is there, in every row.
 - **x copy**: the time divided by what memory allows, taken in the same turns: a parallel copy of the same bytes for forward rows, a
-  parallel addition of two arrays for backward rows (both for `both`), a sum for moments; each the fastest of NumPy's, PyTorch's, and
-  Numba's with plain stores and with stores past the caches.
+  parallel addition of two arrays for backward rows (both for `both`), a sum for moments; with a residual stream a loop that reads two
+  arrays and writes two, or two copies, forward as backward (twice for `both`, and a sum for dh); each the fastest of NumPy's, PyTorch's,
+  and Numba's with plain stores and with stores past the caches.
 - **GB/s**: those bytes by the time of {main}.
 - **rivals**: their time divided by that of {main}; below 1 the rival is faster.
 - **error**: the largest error of {main}, relative to the largest exact value.

@@ -28,7 +28,10 @@ def drawn(rng, shape, dtype, mean=0.0):
 
 
 class Problem:
-    """The arrays of a case: x, dy, weight, bias, mean, var and `out`, which every contender may overwrite."""
+    """The arrays of a case: x, dy, weight, bias, mean, var and `out`, which every contender may overwrite.
+
+    With a residual stream there are `residual`, dh where h has a gradient, and `h`, the second result, which may be overwritten too.
+    """
 
     def __init__(self, case):
         self.case = case
@@ -37,6 +40,8 @@ class Problem:
         self.x = drawn(rng, case.shape, dtype, mean=3.0)
         self.dy = None if case.direction == "forward" else drawn(rng, case.shape, dtype)
         self.out = np.zeros(case.shape, dtype)
+        self.residual, self.h = (drawn(rng, case.shape, dtype), np.zeros(case.shape, dtype)) if case.fused else (None, None)
+        self.dh = drawn(rng, case.shape, dtype) if case.dh else None
         n = case.shape[case.axis] if isinstance(case.axis, int) else 1
         self.weight, self.bias = ((1 + rng.random(n)).astype(dtype), rng.standard_normal(n).astype(dtype))
         self.mean, self.var = (3 + rng.standard_normal(n)).astype(dtype), (1 + rng.random(n)).astype(dtype)
@@ -74,10 +79,15 @@ class Problem:
 
         wide = np.longdouble if self.case.dtype == "float64" else np.float64
         results = tuple(None if (part := share(np.asarray(values))) is None else part.astype(wide) for values in results)
-        inputs = [getattr(self, name) for name in ("x", "dy", "weight", "bias", "mean", "var")]
+        inputs = [getattr(self, name) for name in ("x", "dy", "weight", "bias", "mean", "var", "residual", "dh")]
         inputs = [values if (part := share(values)) is None else part for values in inputs]
         inputs = [None if values is None else values.astype(wide) for values in inputs]
-        exact = self.dropped(results, *inputs[:2]) if self.case.op == "dropout" else formulas.evaluate(self.case, *inputs)
+        if self.case.op == "dropout":
+            exact = self.dropped(results, *inputs[:2])
+        elif self.case.fused:
+            exact = self.fused(results, *inputs)
+        else:
+            exact = formulas.evaluate(self.case, *inputs[:6])
         if len(results) != len(exact):
             raise AssertionError(f"{len(results)} results instead of {len(exact)}")
         worst = [_difference(a, b) for a, b in zip(results, exact, strict=True) if a is not None]
@@ -87,10 +97,30 @@ class Problem:
         """What dropout must give for the values that were kept, whose share must be right by five standard deviations."""
         given = {"forward": (x,), "backward": (dy,), "both": (x, dy)}[self.case.direction]
         kept = results[0] != 0
-        n, p = kept.size, formulas.P
-        if abs(kept.sum() - n * (1 - p)) > 1 + 5 * np.sqrt(n * p * (1 - p)):
-            raise AssertionError(f"{kept.mean():.4f} of the values were kept instead of {1 - p}")
-        return tuple(values * kept / (1 - p) for values in given)
+        _check_share(kept)
+        return tuple(values * kept / (1 - formulas.P) for values in given)
+
+    def fused(self, results, x, dy, weight, bias, mean, var, residual, dh):
+        """What dropout, sum and norm must give for the values that were kept: where h is not the residual, or dx is not 0.
+
+        y must be the norm of the h that was returned, which may be rounded to 16 bits.
+        """
+        case, kept = self.case, None
+        if case.op.startswith("dropout"):
+            kept = results[1] != residual if case.direction == "forward" else results[case.direction == "both"] != 0
+            _check_share(kept)
+        h = formulas.summed(x, residual, kept)
+        if case.direction == "forward":
+            return *formulas.forward(case.inner, results[1], weight, bias, mean, var), h
+        h = h.astype(self.dtype).astype(h.dtype)
+        y = formulas.forward(case.inner, h, weight, bias, mean, var) if case.direction == "both" else ()
+        return y + formulas.fused_backward(case, dy, dh, weight, kept, *formulas.saved(case.inner, h, weight, bias))
+
+
+def _check_share(kept):
+    n, p = kept.size, formulas.P
+    if abs(kept.sum() - n * (1 - p)) > 1 + 5 * np.sqrt(n * p * (1 - p)):
+        raise AssertionError(f"{kept.mean():.4f} of the values were kept instead of {1 - p}")
 
 
 def _difference(a, b):

@@ -15,13 +15,14 @@ PACKAGES = ("normfast", "numpy", "numba", "torch", "onnxruntime", "jax", "openvi
 
 def rows(measured):
     """A dictionary for each case: what it is, seconds and errors by contender, and the seconds of the yardstick."""
-    samples, errors, cases = defaultdict(lambda: defaultdict(list)), defaultdict(dict), {}
+    samples, errors, cases, kinds = defaultdict(lambda: defaultdict(list)), defaultdict(dict), {}, {}
     for benchmark in measured["benchmarks"]:
         info = benchmark["extra_info"]
         contender = tuple(info["contender"]) if isinstance(info["contender"], list) else info["contender"]
         samples[info["id"]][contender] += benchmark["stats"]["data"]
         errors[info["id"]][contender] = info["error"]
         cases.setdefault(info["id"], {key: info[key] for key in CASE})
+        kinds[info["id"]] = info["kinds"]
     result = []
     for id, case in cases.items():
         seconds = {name: statistics.median(values) for name, values in samples[id].items()}
@@ -29,7 +30,7 @@ def rows(measured):
         for name in [name for name in seconds if isinstance(name, tuple)]:
             best[name[0]] = min(best[name[0]], seconds.pop(name))
         errors[id] = {name: error for name, error in errors[id].items() if name in seconds}
-        result.append(case | {"seconds": seconds, "errors": errors[id], "yardstick": sum(best.values())})
+        result.append(case | {"seconds": seconds, "errors": errors[id], "yardstick": sum(best[kind] for kind in kinds[id])})
     return result
 
 
@@ -67,8 +68,9 @@ def timed(names, table):
 
 def kind(row):
     """The group of rows that have one mean."""
-    what = "norms" if "norm" in row["op"] else row["op"]
-    return f"{what}, {row['direction']}" if what in ("norms", "dropout") else what
+    op = row["op"]
+    what = f"{op.partition('add_')[0]}add_norms" if "add_" in op else "norms" if "norm" in op else op
+    return what if op in ("moments", "standardize") else f"{what}, {row['direction']}"
 
 
 def means(table):

@@ -114,6 +114,7 @@ def test_speed(case, name, benchmark, request):
     iterations = max(1, round(ROUND / seconds))
     rounds = max(1, round(option("seconds") / option("turns") / (iterations * seconds)))
     benchmark.extra_info.update(asdict(case), name=case.name, id=case.id, contender=name, error=error, bytes=case.streams * case.nbytes)
+    benchmark.extra_info["kinds"] = yardsticks.kinds(case)
     time.sleep(0.005)  # by then the idle threads of the one before have stopped spinning
     with contender.state():
         benchmark.pedantic(contender.run, rounds=rounds, iterations=iterations, warmup_rounds=1)

@@ -1,4 +1,5 @@
-"""What memory allows: a copy (one array in, one out), an addition (two in, one out) and a sum (one in) of the same bytes.
+"""What memory allows: a copy (one array in, one out), an addition (two in, one out), a pair (two in, two out) and a sum (one in) of the
+same bytes. The pair is a loop by Numba whose results need both arrays; NumPy and PyTorch, who have no such call, make two copies.
 
 Each is there in several ways, plain and with stores past the caches, in equal parts for every thread; the fastest of them is the yardstick.
 Everything is done on 64-bit integers, so that no value of any dtype is slow.
@@ -24,6 +25,8 @@ def kinds(case):
     """The yardsticks of a case, whose times are added up."""
     if case.op == "moments":
         return ("sum",)
+    if case.fused:  # and dh is read beside them
+        return {"forward": ("pair",), "backward": ("pair", "sum") if case.dh else ("pair",), "both": ("pair", "pair")}[case.direction]
     back = "copy" if case.op == "dropout" else "add"
     return {"forward": ("copy",), "backward": (back,), "both": ("copy", back)}[case.direction]
 
@@ -33,8 +36,10 @@ def contenders(problem, threads):
     x, out = words(problem.x), words(problem.out)
     other = x if problem.dy is None else words(problem.dy)
     arguments = {"copy": (x, out), "add": (x, other, out), "sum": (x,)}
+    if problem.case.fused:
+        arguments["pair"] = (x, words(problem.residual), out, words(problem.h))
     result = {}
-    for kind in kinds(problem.case):
+    for kind in dict.fromkeys(kinds(problem.case)):
         result[kind, "numpy"] = numpy_way(kind, *arguments[kind])
         for maker in (numba_ways, torch_way):
             try:
@@ -45,7 +50,12 @@ def contenders(problem, threads):
 
 
 def numpy_way(kind, *arrays):
-    call = {"copy": lambda x, out: np.copyto(out, x), "add": lambda x, y, out: np.add(x, y, out=out), "sum": np.sum}[kind]
+    call = {
+        "copy": lambda x, out: np.copyto(out, x),
+        "add": lambda x, y, out: np.add(x, y, out=out),
+        "pair": lambda x, y, out, other: (np.copyto(out, x), np.copyto(other, y)),
+        "sum": np.sum,
+    }[kind]
     return Contender(functools.partial(call, *arrays), None)
 
 
@@ -55,7 +65,12 @@ def torch_way(kind, threads, *arrays):
     from normfast.benchmarks.rivals.torch import num_threads
 
     tensors = [torch.from_numpy(values) for values in arrays]
-    call = {"copy": lambda x, out: out.copy_(x), "add": lambda x, y, out: torch.add(x, y, out=out), "sum": torch.sum}[kind]
+    call = {
+        "copy": lambda x, out: out.copy_(x),
+        "add": lambda x, y, out: torch.add(x, y, out=out),
+        "pair": lambda x, y, out, other: (out.copy_(x), other.copy_(y)),
+        "sum": torch.sum,
+    }[kind]
     yield "torch", Contender(functools.partial(call, *tensors), None, lambda: num_threads(threads))
 
 
@@ -86,6 +101,14 @@ def numba_loops(parallel):
             for i in range(n * t // threads, n * (t + 1) // threads):
                 out[i] = x[i] + y[i]
 
+    def pair(x, y, out, other, threads):
+        n = x.size
+        for t in prange(threads):
+            for i in range(n * t // threads, n * (t + 1) // threads):
+                a, b = x[i], y[i]
+                out[i] = a + b
+                other[i] = a ^ b
+
     def total(x, threads):
         n = x.size
         result = 0
@@ -113,8 +136,22 @@ def numba_loops(parallel):
                     work[i - lo] = x[i] + y[i]
                 stream(work, hi - lo, out[lo:hi])
 
+    def pair_streaming(x, y, out, other, threads):
+        n = x.size
+        for t in prange(threads):
+            end = n * (t + 1) // threads
+            work, more = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
+            for lo in range(n * t // threads, end, CHUNK):
+                hi = min(end, lo + CHUNK)
+                for i in range(lo, hi):
+                    a, b = x[i], y[i]
+                    work[i - lo] = a + b
+                    more[i - lo] = a ^ b
+                stream(work, hi - lo, out[lo:hi])
+                stream(more, hi - lo, other[lo:hi])
+
     loops = {
         ("copy", "plain"): copy, ("copy", "streaming"): copy_streaming, ("add", "plain"): add, ("add", "streaming"): add_streaming,
-        ("sum", "plain"): total,
+        ("pair", "plain"): pair, ("pair", "streaming"): pair_streaming, ("sum", "plain"): total,
     }  # fmt: skip
     return {key: njit(nogil=True, parallel=parallel)(loop) for key, loop in loops.items()}

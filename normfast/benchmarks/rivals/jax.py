@@ -13,8 +13,27 @@ def standardized(x, axes):
     return jax.nn.standardize(x, axes, epsilon=EPS)
 
 
+def dropout(x, key):
+    keep = jax.random.bernoulli(key, np.float32(1 - P), x.shape)
+    return jnp.where(keep, x / (1 - P), 0)
+
+
+def fused(case):
+    """Dropout, sum and norm as a function of x, the residual stream, the parameters and a key: y, and h where it is used."""
+    norm, dropped, used = forward(case.inner), case.op.startswith("dropout"), case.direction == "forward" or case.dh
+
+    def operation(x, residual, *rest):
+        h = residual + (dropout(x, rest[-1]) if dropped else x)
+        y = norm(h, *(rest[:-1] if dropped else rest))
+        return (y, h) if used else y
+
+    return operation
+
+
 def forward(case):
     """The operation as a function of x, weight, bias and, for dropout, a key."""
+    if case.fused:
+        return fused(case)
 
     def affine(xhat, weight, bias):
         return xhat * formulas.along(weight, case) + formulas.along(bias, case)
@@ -28,10 +47,6 @@ def forward(case):
 
     def lp_norm(x):
         return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), LP_EPS)
-
-    def dropout(x, key):
-        keep = jax.random.bernoulli(key, np.float32(1 - P), x.shape)
-        return jnp.where(keep, x / (1 - P), 0)
 
     return {
         "rms_norm": rms_norm,
@@ -54,16 +69,17 @@ def contender(problem, threads):
     names = {
         "rms_norm": ("weight",), "lp_norm": (), "dropout": (), "moments": (), "standardize": (),
         "batch_norm_inference": ("weight", "bias", "mean", "var"),
-    }.get(case.op, ("weight", "bias"))  # fmt: skip
+    }.get(case.inner.op, ("weight", "bias"))  # fmt: skip
+    names = ("residual", *names) if case.fused else names
     operation = forward(case)
     arrays = [jax.device_put(getattr(problem, name)) for name in ("x", *names)]
-    fixed = [jax.random.key(0)] if case.op == "dropout" else []
+    fixed = [jax.random.key(0)] if case.op.startswith("dropout") else []
     wait = jax.block_until_ready
 
     if case.direction == "forward":
         call = jax.jit(operation).lower(*arrays, *fixed).compile()
-        return Contender(lambda: wait(call(*arrays, *fixed)), lambda y: as_arrays(y if case.op == "moments" else (y,)))
-    dy = jax.device_put(problem.dy)
+        return Contender(lambda: wait(call(*arrays, *fixed)), lambda y: as_arrays(y if isinstance(y, tuple) else (y,)))
+    dy = jax.device_put((problem.dy, problem.dh) if case.dh else problem.dy)
     differentiated = jax.jit(lambda *inputs: jax.vjp(lambda *own: operation(*own, *fixed), *inputs))
     if case.direction == "backward":
         _, pull = differentiated(*arrays)

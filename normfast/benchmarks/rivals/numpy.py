@@ -17,11 +17,13 @@ def contender(problem, threads):
         weight, bias, mean, var = (values.astype(np.float32) for values in (weight, bias, mean, var))
 
     def wide(values):
-        return values.astype(np.float32) if half else values
+        return values.astype(np.float32) if half and values is not None else values
 
     def rounded(results):
         return tuple(values.astype(problem.dtype) for values in results) if half else results
 
+    if case.fused:
+        return fused(problem, weight, bias, wide, rounded)
     if case.direction == "forward":
         return Contender(lambda: rounded(formulas.forward(case, wide(x), weight, bias, mean, var)), tuple)
     if case.direction == "both":
@@ -45,3 +47,29 @@ def dropout(case, x, dy, rng):
         _, mask = forward()
         return Contender(lambda: dy * mask * factor, lambda dx: (dx,))
     return Contender(both, tuple) if case.direction == "both" else Contender(forward, lambda pair: pair[:1])
+
+
+def fused(problem, weight, bias, wide, rounded):
+    """Dropout, sum and norm, one after the other."""
+    case, norm, rng = problem.case, problem.case.inner, np.random.default_rng(0)
+
+    def summed():
+        kept = rng.random(case.shape, np.float32) >= formulas.P if case.op.startswith("dropout") else None
+        return formulas.summed(wide(problem.x), wide(problem.residual), kept), kept
+
+    def forward():
+        h, _ = summed()
+        return rounded((*formulas.forward(norm, h, weight, bias, None, None), h))
+
+    def backward(kept, xhat, rstd):
+        return formulas.fused_backward(case, wide(problem.dy), wide(problem.dh), weight, kept, xhat, rstd)
+
+    def both():
+        h, kept = summed()
+        return rounded(formulas.forward(norm, h, weight, bias, None, None) + backward(kept, *formulas.saved(norm, h, weight, bias)))
+
+    if case.direction != "backward":
+        return Contender(forward if case.direction == "forward" else both, tuple)
+    h, kept = summed()
+    saved = formulas.saved(norm, h, weight, bias)
+    return Contender(lambda: rounded(backward(kept, *saved)), tuple)

@@ -13,10 +13,12 @@ OPSET = 21
 
 
 def operator(case):
-    """(name, names of the parameters, attributes) of the operation in ONNX, or None."""
+    """(name, names of the parameters, attributes) of the operation in ONNX, or None; that of a fused one is ONNX Runtime's own."""
     return {
         "layer_norm": ("LayerNormalization", ("weight", "bias"), {"axis": -1, "epsilon": EPS}),
         "rms_norm": ("SimplifiedLayerNormalization", ("weight",), {"axis": -1, "epsilon": EPS}),  # the one with a kernel
+        "add_layer_norm": ("SkipLayerNormalization", ("weight", "bias"), {"epsilon": EPS}),
+        "add_rms_norm": ("SkipSimplifiedLayerNormalization", ("weight",), {"epsilon": EPS}),
         "batch_norm_inference": ("BatchNormalization", ("weight", "bias", "mean", "var"), {"epsilon": EPS}),
         "group_norm": ("GroupNormalization", ("weight", "bias"), {"num_groups": case.groups, "epsilon": EPS}),
         "instance_norm": ("InstanceNormalization", ("weight", "bias"), {"epsilon": EPS}),
@@ -34,10 +36,15 @@ def contender(problem, threads):
     name, parameters, attributes = described
     dtype = helper.np_dtype_to_tensor_dtype(problem.dtype)
     values = {"ratio": np.array(P, problem.dtype), "training": np.array(True)}
-    x, y = (helper.make_tensor_value_info(key, dtype, case.shape) for key in "xy")
+    inputs, outputs = {"x": problem.x}, {"y": problem.out}
+    if case.fused:
+        inputs["residual"], outputs["h"] = problem.residual, problem.h
+    infos = [[helper.make_tensor_value_info(key, dtype, case.shape) for key in arrays] for arrays in (inputs, outputs)]
     constants = [numpy_helper.from_array(values[key] if key in values else getattr(problem, key), key) for key in parameters]
-    graph = helper.make_graph([helper.make_node(name, ["x", *parameters], ["y"], **attributes)], name, [x], [y], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    results, domain = (["y", "", "", "h"], "com.microsoft") if case.fused else (["y"], "")  # mean and rstd are not asked for
+    node = helper.make_node(name, [*inputs, *parameters], results, domain=domain, **attributes)
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(helper.make_graph([node], name, *infos, constants), opset_imports=opsets, ir_version=10)
 
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -47,6 +54,7 @@ def contender(problem, threads):
     except ort.capi.onnxruntime_pybind11_state.NotImplemented:  # not for this dtype
         return None
     binding = session.io_binding()
-    binding.bind_input("x", "cpu", 0, problem.dtype, case.shape, problem.x.ctypes.data)
-    binding.bind_output("y", "cpu", 0, problem.dtype, case.shape, problem.out.ctypes.data)
-    return Contender(functools.partial(session.run_with_iobinding, binding), lambda _: (problem.out,))
+    for bind, arrays in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+        for key, values in arrays.items():
+            bind(key, "cpu", 0, problem.dtype, case.shape, values.ctypes.data)
+    return Contender(functools.partial(session.run_with_iobinding, binding), lambda _: tuple(outputs.values()))

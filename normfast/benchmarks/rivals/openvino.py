@@ -14,9 +14,8 @@ from normfast.benchmarks.formulas import EPS, LP_EPS  # noqa: E402
 from normfast.benchmarks.rivals import Contender  # noqa: E402
 
 
-def forward(problem, x):
+def forward(problem, case, x):
     """The operation on a node x, or None. The patterns of layer and RMS norm are those of exported models."""
-    case = problem.case
     weight, bias, mean, var = problem.weight, problem.bias, problem.mean, problem.var
     if case.op == "layer_norm":
         return ops.add(ops.multiply(ops.mvn(x, np.array([-1]), True, EPS, "inside_sqrt"), weight), bias)
@@ -42,12 +41,16 @@ def contender(problem, threads):
     case = problem.case
     if case.direction != "forward" or case.dtype != "float32":
         return None
-    x = ops.parameter(list(case.shape), np.float32)
-    y = forward(problem, x)
+    inputs = [ops.parameter(list(case.shape), np.float32) for _ in range(1 + case.fused)]
+    arrays, targets = ([problem.x, problem.residual], [problem.out, problem.h]) if case.fused else ([problem.x], [problem.out])
+    summed = ops.add(*inputs) if case.fused else inputs[0]
+    y = None if case.op.startswith("dropout") else forward(problem, case.inner, summed)
     if y is None:
         return None
+    results = [y, summed] if case.fused else [y]
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    request = ov.Core().compile_model(ov.Model([y], [x]), "CPU", settings).create_infer_request()
-    request.set_input_tensor(ov.Tensor(problem.x, shared_memory=True))
-    request.set_output_tensor(ov.Tensor(problem.out, shared_memory=True))
-    return Contender(request.infer, lambda _: (problem.out,))
+    request = ov.Core().compile_model(ov.Model(results, inputs), "CPU", settings).create_infer_request()
+    for setter, given in ((request.set_input_tensor, arrays), (request.set_output_tensor, targets)):
+        for i, values in enumerate(given):
+            setter(i, ov.Tensor(values, shared_memory=True))
+    return Contender(request.infer, lambda _: tuple(targets))

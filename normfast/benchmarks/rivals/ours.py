@@ -1,5 +1,6 @@
 """normfast itself, on one of its engines."""
 
+import functools
 from contextlib import ExitStack
 
 import normfast as nf
@@ -19,7 +20,8 @@ def contender(engine, problem, threads):
         return stack
 
     with state():
-        run, results = {"forward": forward, "backward": backward, "both": both}[case.direction](case, problem)
+        make = fused if case.fused else {"forward": forward, "backward": backward, "both": both}[case.direction]
+        run, results = make(case, problem)
     return Contender(run, results, state)
 
 
@@ -85,3 +87,27 @@ def both(case, problem):
         return y, back(dy, saved, None)
 
     return run, lambda pair: (pair[0], *pair[1])
+
+
+def fused(case, problem):
+    """Dropout, sum and norm: y and h, the gradients, or y and the gradients."""
+    x, residual, dy, dh, weight, out, h = (getattr(problem, name) for name in ("x", "residual", "dy", "dh", "weight", "out", "h"))
+    inputs = (x, residual, weight) if case.inner.op == "rms_norm" else (x, residual, weight, problem.bias)
+    targets = {"out": out, "h_out": h} if case.out else {}
+    if case.op.startswith("add"):
+        call = getattr(nf, case.op if case.out else f"{case.op}_forward")
+        return functools.partial(call, *inputs, **targets), lambda y: (y, h) if case.out else y[:2]
+    there = functools.partial(getattr(nf, f"{case.op}_forward"), *inputs, p=P, rng=1)
+    back = getattr(nf, f"{case.op}_backward")
+    if case.direction == "forward":
+        return lambda: there(**targets), lambda results: results[:2]
+    if case.direction == "backward":
+        targets = {"out": out, "dresidual_out": h} if case.out else {}
+        _, *saved = there()
+        return lambda: back(dy, *saved, weight, dh=dh, **targets), tuple
+
+    def run():
+        y, *saved = there()
+        return y, *back(dy, *saved, weight)
+
+    return run, tuple

@@ -45,15 +45,22 @@ class Inputs:
         self.x, self.weight, self.bias, self.mean, self.var = (
             tensor(getattr(problem, name)) for name in ("x", "weight", "bias", "mean", "var")
         )
-        self.dy = None if problem.dy is None else tensor(problem.dy)
+        self.residual, self.dy, self.dh = (
+            None if values is None else tensor(values) for values in (problem.residual, problem.dy, problem.dh)
+        )
         self.last = case.op.startswith("batch_norm") and case.axis == -1 and len(case.shape) > 2
         if self.last:
             self.x, self.dy = (None if values is None else values.movedim(-1, 1) for values in (self.x, self.dy))
 
+    def rest(self):
+        """What the operation takes beside x."""
+        return (self.weight, self.bias, self.residual) if self.case.fused else (self.weight, self.bias, self.mean, self.var)
+
     def parameters(self):
         """What gets a gradient."""
-        return {"dropout": [self.x], "lp_norm": [self.x], "rms_norm": [self.x, self.weight]}.get(
-            self.case.op, [self.x, self.weight, self.bias]
+        inputs = [self.x, self.residual] if self.case.fused else [self.x]
+        return {"dropout": inputs, "lp_norm": inputs, "rms_norm": [*inputs, self.weight]}.get(
+            self.case.inner.op, [*inputs, self.weight, self.bias]
         )
 
     def results(self, dtype):
@@ -68,6 +75,8 @@ class Inputs:
 
 def forward(case):
     """The operation as a function of x, weight, bias, mean and var, or None."""
+    if case.fused:
+        return fused(case)
     n = case.shape[-1:]
     return {
         "layer_norm": lambda x, w, b, m, v: functional.layer_norm(x, n, w, b, EPS),
@@ -81,6 +90,18 @@ def forward(case):
         "dropout": lambda x, w, b, m, v: functional.dropout(x, P, True),
         "moments": lambda x, w, b, m, v: torch.var_mean(x, case.axis, correction=0)[::-1],
     }.get(case.op)
+
+
+def fused(case):
+    """Dropout, sum and norm as a function of x, weight, bias and the residual stream: y, and h where it is used."""
+    norm, dropped, used = forward(case.inner), case.op.startswith("dropout"), case.direction == "forward" or case.dh
+
+    def operation(x, w, b, residual):
+        h = (functional.dropout(x, P, True) if dropped else x) + residual
+        y = norm(h, w, b, None, None)
+        return (y, h) if used else y
+
+    return operation
 
 
 def eager(problem, threads):
@@ -104,7 +125,7 @@ def compiled(problem, threads):
 
 def _contender(problem, threads, operation, direct):
     case, inputs = problem.case, Inputs(problem)
-    rest = inputs.weight, inputs.bias, inputs.mean, inputs.var
+    rest = inputs.rest()
 
     def state(inference=case.direction == "forward"):
         stack = ExitStack()
@@ -121,8 +142,8 @@ def _contender(problem, threads, operation, direct):
     if direct and case.direction == "backward" and case.op in DIRECT:
         with state(True):
             return Contender(DIRECT[case.op](inputs, case), results, lambda: state(True))
-    dy, parameters = inputs.dy, [values.requires_grad_() for values in inputs.parameters()]
-    gradient = torch.autograd.grad
+    dy = (inputs.dy, inputs.dh) if case.dh else inputs.dy
+    parameters, gradient = [values.requires_grad_() for values in inputs.parameters()], torch.autograd.grad
 
     def both():
         y = operation(x, *rest)
