@@ -427,7 +427,7 @@ class CompiledEngine:
         rows, n = h.shape
         tiles, threads = row_tiles(rows, n), workers(h.size)
         options = self._drawn(drawn, h.dtype, max(n, TOGETHER), threads)
-        tile_dweight, tile_dbias = zeros((2, tiles, n), weight.dtype)
+        tile_dweight, tile_dbias = zeros((2, threads, n), weight.dtype)
         dweight, dbias = np.zeros((2, tiles, n))
         tails = tile_dweight, tile_dbias, dweight, dbias
         added, more, dropped = dh is not None, h if dh is None else dh, dresidual if drawn is None else dx
@@ -454,7 +454,7 @@ class CompiledEngine:
         """Writes dx, which may be dy or x, and returns dbias (n,), float64."""
         rows, n = x.shape
         tiles, threads = row_tiles(rows, n), workers(x.size)
-        tile_dbias, dbias = zeros((tiles, n), x.dtype), np.zeros((tiles, n))
+        tile_dbias, dbias = zeros((threads, n), x.dtype), np.zeros((tiles, n))
         streamed, buffers = self._buffers(dx, threads, dy, x)[0], aligned((threads, 2, PART), x.dtype)
         self._drivers[x.dtype, x.dtype].bias_activation_backward(
             dy, x, bias, code, *self._drawn(drawn, x.dtype, n, threads), dx, tile_dbias, dbias, streamed, buffers, threads

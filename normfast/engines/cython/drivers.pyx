@@ -584,7 +584,7 @@ def add_norm_backward(
     ndarray dx, ndarray tile_dweight, ndarray tile_dbias, ndarray dweight, ndarray dbias, bint streamed, ndarray work, ndarray buffers,
     int threads
 ):
-    """Tile i of the rows adds to row i of the working spaces and of the float64 dweight, dbias; a thread takes whole tiles."""
+    """Tile i of the rows adds to row i of the float64 dweight and dbias; thread t takes whole tiles through row t of the working spaces."""
     cdef Py_ssize_t rows = PyArray_DIM(h, 0), n = PyArray_DIM(h, 1), size = PyArray_DIM(space, 1), width = PyArray_DIM(buffers, 1), t, i
     cdef Py_ssize_t tiles = PyArray_DIM(dweight, 0)
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
@@ -593,7 +593,7 @@ def add_norm_backward(
                 data(dy, like), data(h, like), added, data(dh, like), doubles(mean), doubles(rstd), drawn, key_of(key), position, threshold,
                 scale, words(work_words) + size // 4 * t, bytes_of(space) + size * t, bytes_of(kept) + PyArray_DIM(kept, 1) * t,
                 data(weight, like), n, centred, data(dresidual, like), data(dx, like), rows * i // tiles, rows * (i + 1) // tiles,
-                data(tile_dweight, like) + i * n, data(tile_dbias, like) + i * n, doubles(dweight) + i * n, doubles(dbias) + i * n,
+                data(tile_dweight, like) + t * n, data(tile_dbias, like) + t * n, doubles(dweight) + i * n, doubles(dbias) + i * n,
                 streamed, data(work, like) + PyArray_DIM(work, 1) * t, data(buffers, like) + width * t,
             )
 
@@ -631,8 +631,8 @@ def half_add_norm_backward(
                 halfwords(dy), halfwords(h), bfloat, added, halfwords(dh), doubles(mean), doubles(rstd), drawn, key_of(key), position,
                 threshold, scale, words(work_words) + size // 4 * t, bytes_of(space) + size * t,
                 bytes_of(kept) + PyArray_DIM(kept, 1) * t, <float*>PyArray_DATA(weight), n, centred, halfwords(dresidual), halfwords(dx),
-                rows * i // tiles, rows * (i + 1) // tiles, <float*>PyArray_DATA(tile_dweight) + i * n,
-                <float*>PyArray_DATA(tile_dbias) + i * n, doubles(dweight) + i * n, doubles(dbias) + i * n, streamed,
+                rows * i // tiles, rows * (i + 1) // tiles, <float*>PyArray_DATA(tile_dweight) + t * n,
+                <float*>PyArray_DATA(tile_dbias) + t * n, doubles(dweight) + i * n, doubles(dbias) + i * n, streamed,
                 words(work_bits) + 2 * t * block, <float*>PyArray_DATA(work) + 2 * t * block, words(work_bits) + (2 * t + 1) * block,
                 <float*>PyArray_DATA(work) + (2 * t + 1) * block, halfwords(buffers) + width * t,
             )
@@ -666,7 +666,7 @@ def bias_activation_backward(
             bias_activation.bias_activation_gradient_rows(
                 data(dy, like), data(x, like), data(bias, like), n, code, drawn, key_of(key), position, threshold, scale,
                 words(work_words) + size // 4 * t, bytes_of(space) + size * t, bytes_of(kept) + PyArray_DIM(kept, 1) * t, data(dx, like),
-                rows * i // tiles, rows * (i + 1) // tiles, data(tile_dbias, like) + i * n, doubles(dbias) + i * n, streamed,
+                rows * i // tiles, rows * (i + 1) // tiles, data(tile_dbias, like) + t * n, doubles(dbias) + i * n, streamed,
                 data(buffers, like) + 2 * width * t, data(buffers, like) + (2 * t + 1) * width,
             )
 

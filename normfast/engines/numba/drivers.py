@@ -422,7 +422,7 @@ def add_norm_backward(
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
             residual.add_norm_gradient_rows(
                 dy, h, added, dh, mean, rstd, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], weight, n, centred,
-                dresidual, dx, rows * i // tiles, rows * (i + 1) // tiles, tile_dweight[i], tile_dbias[i], dweight[i], dbias[i], streamed,
+                dresidual, dx, rows * i // tiles, rows * (i + 1) // tiles, tile_dweight[t], tile_dbias[t], dweight[i], dbias[i], streamed,
                 work[t], buffers[t],
             )  # fmt: skip
 
@@ -450,7 +450,7 @@ def half_add_norm_backward(
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
             residual.half_add_norm_gradient_rows(
                 dy, h, bfloat, added, dh, mean, rstd, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], weight, n,
-                centred, dresidual, dx, rows * i // tiles, rows * (i + 1) // tiles, tile_dweight[i], tile_dbias[i], dweight[i], dbias[i],
+                centred, dresidual, dx, rows * i // tiles, rows * (i + 1) // tiles, tile_dweight[t], tile_dbias[t], dweight[i], dbias[i],
                 streamed, work_bits[t, 0], work[t, 0], work_bits[t, 1], work[t, 1], buffers[t],
             )  # fmt: skip
 
@@ -479,7 +479,7 @@ def bias_activation_backward(
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
             bias_activation.bias_activation_gradient_rows(
                 dy, x, bias, n, code, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], dx, rows * i // tiles,
-                rows * (i + 1) // tiles, tile_dbias[i], dbias[i], streamed, buffers[t, 0], buffers[t, 1],
+                rows * (i + 1) // tiles, tile_dbias[t], dbias[i], streamed, buffers[t, 0], buffers[t, 1],
             )  # fmt: skip
 
 
