@@ -143,6 +143,12 @@ class CompiledEngine:
             return None
         return self._shortcuts.layer_norm_gradients(dy, x, mean, rstd, weight, axis, centred, out, self.layer_norm_backward)
 
+    def add_norm_at_once(self, x, residual, weight, bias, axis, eps, centred, out, h_out, draw):
+        """y, h, (3, ...) mean, rstd and var, and the mask that `draw` gives, if there is one; as `layer_norm_at_once`."""
+        if self._shortcuts is None:
+            return None
+        return self._shortcuts.add_norm_rows(x, residual, weight, bias, axis, eps, centred, out, h_out, draw, SERIAL, self.add_norm_forward)
+
     def batch_norm_at_once(self, x, mean, var, weight, bias, axis, eps, code, out):
         """y by given statistics; as `layer_norm_at_once`."""
         if self._shortcuts is None:

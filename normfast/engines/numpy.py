@@ -203,6 +203,9 @@ class NumpyEngine:
     def layer_norm_gradients_at_once(self, dy, x, mean, rstd, weight, axis, centred, out):
         return None
 
+    def add_norm_at_once(self, x, residual, weight, bias, axis, eps, centred, out, h_out, draw):
+        return None
+
     def batch_norm_at_once(self, x, mean, var, weight, bias, axis, eps, code, out):
         return None
 

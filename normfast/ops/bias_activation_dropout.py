@@ -17,7 +17,7 @@ from normfast.ops._arrays import (
 )
 from normfast.ops._rows import pieces_of_rows
 from normfast.ops.activation import checked_activation
-from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, drop_given, mask_for, stream_of
+from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, drop_given, mask_for
 
 
 class BiasGradients(NamedTuple):
@@ -90,7 +90,7 @@ def bias_activation_dropout_forward(x, bias=None, *, activation="gelu", p=0.5, r
     engine = engines.current()
     if drawn_in_order(mask, layout):
         for own, run, result in pieces_of_rows(layout, x, y):
-            engine.bias_activation(run, bias, code, stream_of(mask, own.start * layout.block[3]), result)
+            engine.bias_activation(run, bias, code, mask.stream(own.start * layout.block[3]), result)
     else:
         for _, run, keep, result in pieces_of_rows(layout, x, mask._kept(), y):
             engine.bias_activation(run, bias, code, None, result)
@@ -139,7 +139,7 @@ def bias_activation_dropout_backward(dy, x, mask, bias=None, *, activation="gelu
     dbias, engine = np.zeros(layout.block[3]), engines.current()
     if drawn_in_order(mask, layout):
         for own, gradient, run, result in pieces_of_rows(layout, dy, x, dx):
-            dbias += engine.bias_activation_backward(gradient, run, bias, code, stream_of(mask, own.start * layout.block[3]), result)
+            dbias += engine.bias_activation_backward(gradient, run, bias, code, mask.stream(own.start * layout.block[3]), result)
     else:
         for _, gradient, run, keep, result in pieces_of_rows(layout, dy, x, mask._kept(), dx):
             kept = gradient.copy()

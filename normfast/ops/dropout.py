@@ -66,6 +66,10 @@ class DropoutMask:
         """The generator's key and counter half, as the engines take them."""
         return self.key.astype(np.uint64)
 
+    def stream(self, position=0):
+        """What an engine needs to draw from a position on: key, position, threshold and scale; None where nothing is dropped."""
+        return None if self.p == 0.0 else (self.words(), self.offset + position, self.threshold, self.scale)
+
     def toarray(self):
         """Boolean array of the mask's shape: True where an element is kept."""
         return np.array(self._kept())
@@ -291,11 +295,6 @@ def _apply(x, mask, out, name):
 def drawn_in_order(mask, layout):
     """Whether an engine draws the mask itself, row after row of the layout."""
     return layout.natural and mask.given is None and mask.drawn_shape == mask.shape and mask.p < 1.0
-
-
-def stream_of(mask, position=0):
-    """What an engine needs of a mask that it draws, from a position on; None where nothing is dropped."""
-    return None if mask is None or mask.p == 0.0 else (mask.words(), mask.offset + position, mask.threshold, mask.scale)
 
 
 def drop_given(values, keep, scale):

@@ -3,6 +3,7 @@
 A pre-norm network goes on with h = dropout(x) + residual, a post-norm network with its norm y; forward calls return both.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from normfast.ops._arrays import (
 )
 from normfast.ops._rows import pieces_of_rows, without_dependence
 from normfast.ops._stats import NormGradients, NormStats
-from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, drop_given, mask_for, stream_of
+from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, drop_given, mask_for
 from normfast.ops.rms_norm import RMSNormGradients, zero_centered_weight
 
 
@@ -328,6 +329,13 @@ def _drawn(mask):
 
 def _forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, centred, out, h_out):
     """y, h, stats and mask; p is None where nothing is dropped."""
+    engine = engines.current()
+    if mask is None and (p is None or (type(p) is float and 0.0 <= p < 1.0)):
+        draw = None if p is None else functools.partial(mask_for, x, p, rng, None, None, offset)
+        simple = engine.add_norm_at_once(x, residual, weight, bias, axis, eps, centred, out, h_out, draw)
+        if simple is not None:
+            y, h, (mean, rstd, var), mask = simple
+            return y, h, NormStats(mean if centred else None, rstd, var, y.shape[-1]), mask
     x = floating(x)
     residual = same_shape(residual, x, "residual")
     layout = layout_of(x, axis, rows=True)
@@ -343,10 +351,10 @@ def _forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, centred
     x, residual, weight, bias = (apart(apart(values, out), h_out) for values in (x, residual, weight, bias))
     y, h = (np.empty_like(x, subok=False) if target is None else target for target in (out, h_out))
     mean, rstd, var = unset_statistics(x, layout.block[2])
-    engine = engines.current()
     whole = _as_they_lie(layout, mask, x, residual, h, y)
     if whole is not None:
-        engine.add_norm_forward(*whole[:2], stream_of(mask), weight, bias, eps, centred, *whole[2:], mean, rstd, var)
+        stream = None if mask is None else mask.stream()
+        engine.add_norm_forward(*whole[:2], stream, weight, bias, eps, centred, *whole[2:], mean, rstd, var)
     else:
         kept = np.broadcast_to(np.True_, x.shape) if mask is None else mask._kept()
         residual = residual.copy() if residual is h_out else residual
@@ -387,7 +395,8 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
     engine = engines.current()
     whole = _as_they_lie(layout, mask, dy, h, dh, dresidual, dx)
     if whole is not None and not (n == 1 and centred):  # where dresidual is dh, whatever the gradient of the norm
-        dweight, dbias = engine.add_norm_backward(*whole[:3], mean, rstd, stream_of(mask), weight, centred, *whole[3:])
+        stream = None if mask is None else mask.stream()
+        dweight, dbias = engine.add_norm_backward(*whole[:3], mean, rstd, stream, weight, centred, *whole[3:])
         if mask is not None and mask.p == 0.0:
             dx[...] = dresidual
     else:

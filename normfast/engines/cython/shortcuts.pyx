@@ -14,7 +14,7 @@ from numpy cimport (
     PyArray_ISCARRAY_RO, PyArray_NBYTES, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, import_array, ndarray, npy_intp,
 )
 
-from . cimport halves, layer_norm
+from . cimport halves, layer_norm, residual
 
 cdef extern from "numpy/arrayobject.h":
     int NPY_HALF, NPY_USERDEF
@@ -52,17 +52,22 @@ cdef inline bint apart(ndarray a, ndarray b):
     return start + PyArray_NBYTES(a) <= other or other + PyArray_NBYTES(b) <= start
 
 
-cdef bint takes(object out, ndarray x):
-    """Whether `out` is such an array of x's shape and type, and x itself or apart from it; None will do."""
+cdef bint beside(object array, ndarray x):
+    """Whether it is such an array of x's shape and type, to be read."""
     cdef int axis
-    if out is None:
-        return True
-    if not plain(out, PyArray_TYPE(x), PyArray_NDIM(x)) or not PyArray_ISCARRAY(<ndarray>out):
+    if not plain(array, PyArray_TYPE(x), PyArray_NDIM(x)):
         return False
     for axis in range(PyArray_NDIM(x)):
-        if PyArray_DIM(<ndarray>out, axis) != PyArray_DIM(x, axis):
+        if PyArray_DIM(<ndarray>array, axis) != PyArray_DIM(x, axis):
             return False
-    return PyArray_DATA(<ndarray>out) == PyArray_DATA(x) or apart(<ndarray>out, x)
+    return True
+
+
+cdef bint takes(object out, ndarray x):
+    """Whether `out` is such an array of x's shape and type, and x itself or apart from it; None will do."""
+    if out is None:
+        return True
+    return beside(out, x) and PyArray_ISCARRAY(<ndarray>out) and (PyArray_DATA(<ndarray>out) == PyArray_DATA(x) or apart(<ndarray>out, x))
 
 
 cdef bint fits(object run, int kind, Py_ssize_t n, object out):
@@ -141,6 +146,58 @@ def layer_norm_rows(x, weight, bias, axis, eps, bint centred, out, bint keep, Py
     else:
         rows_of(<double>0, <ndarray>x, w, b, n, epsilon, centred, y, <double*>PyArray_DATA(statistics))
     return (y, (<object>statistics).reshape((3, *x.shape[:ndim - 1]))) if keep else y
+
+
+cdef void add_rows_of(
+    floating like, ndarray x, ndarray other, ndarray weight, ndarray bias, Py_ssize_t n, double eps, bint centred, ndarray h, ndarray y,
+    double* work
+):
+    cdef Py_ssize_t rows = PyArray_SIZE(x) // n
+    cdef floating* buffers[6]
+    buffers[0], buffers[1], buffers[2] = <floating*>PyArray_DATA(x), <floating*>PyArray_DATA(other), <floating*>PyArray_DATA(weight)
+    buffers[3], buffers[4], buffers[5] = <floating*>PyArray_DATA(bias), <floating*>PyArray_DATA(h), <floating*>PyArray_DATA(y)
+    with nogil:
+        residual.add_norm_rows(
+            buffers[0], buffers[1], False, NULL, 0, 0, like, NULL, NULL, NULL, buffers[2], buffers[3], n, eps, centred, buffers[4],
+            buffers[5], work, work + rows, work + 2 * rows, 0, rows, False, NULL, NULL,
+        )
+
+
+def add_norm_rows(x, other, weight, bias, axis, eps, bint centred, out, h_out, draw, Py_ssize_t serial, long_way):
+    """y, h, (3, ...) mean, rstd and var, and the mask that `draw` gives, if there is one, once all else is found to be simple."""
+    cdef int ndim
+    cdef Py_ssize_t n, rows
+    cdef double epsilon = checked(eps)
+    if not plain(x, -1, -1) or epsilon < 0.0 or not beside(other, <ndarray>x):
+        return None
+    ndim = PyArray_NDIM(<ndarray>x)
+    if type(axis) is not int or ndim == 0 or (axis != -1 and axis != ndim - 1) or not PyArray_SIZE(<ndarray>x):
+        return None
+    for target in (out, h_out):
+        if not takes(target, <ndarray>x) or not takes(target, <ndarray>other):
+            return None
+    if out is not None and h_out is not None and not apart(<ndarray>out, <ndarray>h_out):
+        return None
+    n = PyArray_DIM(<ndarray>x, ndim - 1)
+    rows = PyArray_SIZE(<ndarray>x) // n
+    for values in (weight, bias):
+        if not suits(values, x, n, out) or not suits(values, x, n, h_out):
+            return None
+    cdef ndarray w = run_of(weight, x, n, 1.0), b = run_of(bias, x, n, 0.0), y = result(out, x), h = result(h_out, x), statistics
+    cdef npy_intp shape[2]
+    shape[0], shape[1] = 3, rows
+    statistics = <ndarray>PyArray_EMPTY(2, shape, NPY_DOUBLE, 0)
+    mask = None if draw is None else draw()
+    drawn = None if mask is None else mask.stream()
+    if drawn is not None or PyArray_SIZE(<ndarray>x) >= serial or half(<ndarray>x):
+        block = rows, n
+        targets = (<object>h).reshape(block), (<object>y).reshape(block)
+        long_way(x.reshape(block), other.reshape(block), drawn, w, b, epsilon, centred, *targets, *statistics)
+    elif PyArray_TYPE(<ndarray>x) == NPY_FLOAT:
+        add_rows_of(<float>0, <ndarray>x, <ndarray>other, w, b, n, epsilon, centred, h, y, <double*>PyArray_DATA(statistics))
+    else:
+        add_rows_of(<double>0, <ndarray>x, <ndarray>other, w, b, n, epsilon, centred, h, y, <double*>PyArray_DATA(statistics))
+    return y, h, (<object>statistics).reshape((3, *x.shape[:ndim - 1])), mask
 
 
 def layer_norm_gradients(dy, x, mean, rstd, weight, axis, bint centred, out, long_way):
