@@ -32,6 +32,7 @@ class Case:
     backward: Callable | None = None  # backward(dy, saved, **arrays) -> gradients in the order of the arrays
     bounds: dict = field(default_factory=dict)  # instead of BOUNDS
     wide: bool = False  # the result is float64 whatever the dtype of x
+    keeps: bool = False  # the formula takes `kept`, which rounds to x's dtype what is a result and goes on as such
 
     @property
     def name(self):
@@ -44,6 +45,7 @@ class Case:
 def norm(operation, variant, shape, axes, parameter_axes, *, bounds=(), **options):
     """A norm with weight and bias over the axes of x; the options are those of the call."""
     mathematical = {key: options[key] for key in ("ord", "where") if key in options}
+    unit = 1 if options.get("zero_centered") else 0
     after = {key: options[key] for key in ("where", "activation") if key in options}
     groups = options.get("num_groups")
     shapes = {"x": shape, "weight": [shape[axis] for axis in parameter_axes]}
@@ -58,7 +60,7 @@ def norm(operation, variant, shape, axes, parameter_axes, *, bounds=(), **option
             mask = np.moveaxis(np.broadcast_to(options.get("where", True), shape), parameter_axes[0], 1)
             split = (shape[0], groups, -1)
             xhat = np.moveaxis(normalized(first.reshape(split), (2,), where=mask.reshape(split)).reshape(first.shape), 1, parameter_axes[0])
-        return affine(xhat, weight, bias, parameter_axes, **after)
+        return affine(xhat, weight + unit, bias, parameter_axes, **after)
 
     def forward(x, **parameters):
         return getattr(nf, f"{operation}_forward")(x, **parameters, **options)
@@ -68,6 +70,34 @@ def norm(operation, variant, shape, axes, parameter_axes, *, bounds=(), **option
         return getattr(nf, f"{operation}_backward")(dy, x, stats, weight, **extra, **options)
 
     return Case(operation, variant, shapes, formula, forward, backward, dict(bounds))
+
+
+def add_norm(operation, variant, shape, axes, **options):
+    """A sum with the residual stream, after dropout or not, and its norm: y and h, of which h is rounded before it is normalized.
+
+    p is 0.5, so that x / (1 - p) is exact in every dtype.
+    """
+    drops, centred = operation.startswith("dropout"), operation.endswith("layer_norm")
+    drawing = {"p": 0.5, "rng": 7} if drops else {}
+    factor = 2 * nf.dropout_forward(np.ones(shape), **drawing)[1].toarray() if drops else 1
+    unit = 1 if options.get("zero_centered") else 0
+    shapes = {"x": shape, "residual": shape, "weight": [shape[axis] for axis in axes]}
+    if centred:
+        shapes["bias"] = shapes["weight"]
+
+    def formula(x, residual, weight, bias=None, *, kept):
+        h = kept(x * factor + residual)
+        return affine(normalized(h, axes, centred=centred), weight + unit, bias, axes), h
+
+    def forward(x, residual, **parameters):
+        y, *saved = getattr(nf, f"{operation}_forward")(x, residual, **parameters, **drawing, **options)
+        return (y, saved[0]), saved
+
+    def backward(dy, saved, x, residual, weight, bias=None):
+        dx, *others = getattr(nf, f"{operation}_backward")(dy, *saved, weight, dh=dy, **options)
+        return [dx, *others] if drops else [dx, dx, *others]
+
+    return Case(operation, variant, shapes, formula, forward, backward, keeps=True)
 
 
 def inference(variant, shape, axis, **options):
@@ -154,6 +184,9 @@ def mask_of(*shape):
     return np.random.default_rng(2).random(shape) < 0.7
 
 
+ADDING = ("add", "dropout_add")
+
+
 @functools.cache
 def cases():
     nchw, nhwc = (4, 6, 5, 7), (4, 5, 7, 6)
@@ -166,6 +199,7 @@ def cases():
         norm("rms_norm", "last axis", (5, 131), (1,), (1,), axis=-1),
         norm("rms_norm", "two axes", (4, 7, 11), (1, 2), (1, 2), axis=(-2, -1)),
         norm("rms_norm", "middle axis", (3, 71, 3), (1,), (1,), axis=1),
+        norm("rms_norm", "zero-centred", (5, 131), (1,), (1,), axis=-1, zero_centered=True),
         norm("group_norm", "NCHW", nchw, None, (1,), num_groups=3),
         norm("group_norm", "NHWC", nhwc, None, (3,), num_groups=3, axis=-1),
         norm("group_norm", "where", nchw, None, (1,), num_groups=3, where=mask_of(4, 1, 5, 7)),
@@ -190,6 +224,12 @@ def cases():
         *(activated(name) for name in ACTIVATIONS),
         dropout(),
         alpha_dropout(),
+        *(add_norm(f"{name}_layer_norm", "last axis", (5, 67), (1,), axis=-1) for name in ADDING),
+        *(add_norm(f"{name}_layer_norm", "two axes", (3, 5, 7), (1, 2), axis=(-2, -1)) for name in ADDING),
+        *(add_norm(f"{name}_layer_norm", "first axis", (31, 4), (0,), axis=0) for name in ADDING),
+        *(add_norm(f"{name}_rms_norm", "last axis", (5, 67), (1,), axis=-1) for name in ADDING),
+        *(add_norm(f"{name}_rms_norm", "middle axis", (2, 31, 3), (1,), axis=1) for name in ADDING),
+        *(add_norm(f"{name}_rms_norm", "zero-centred", (5, 67), (1,), axis=-1, zero_centered=True) for name in ADDING),
         moments("all axes", None),
         moments("axis 0", 0),
         moments("axis 1", 1),
@@ -205,6 +245,12 @@ def several(results):
     return results if isinstance(results, tuple) else (results,)
 
 
+def kept(values, dtype):
+    """The values as an array of the dtype holds them, 16 bits by way of the float32 that they are computed in; their derivative stays."""
+    computed = values.real.astype(np.float32 if dtype.itemsize == 2 else dtype)
+    return values + (computed.astype(dtype).astype(np.longdouble) - values.real)
+
+
 @functools.cache
 def arrays_of(case, dtype, parameters):
     """x and the parameters in their dtypes, and dy: what they are after rounding is the input. Fixed data: at ties no gradient is exact."""
@@ -213,7 +259,9 @@ def arrays_of(case, dtype, parameters):
     rng = np.random.default_rng(0)
     centre = 0.0 if case.operation in ("activation", "dropout", "alpha_dropout", "lp_norm") else 3.0
     arrays = {"x": rng.normal(centre, 2.0, case.shapes["x"]).astype(dtype)}
-    arrays |= {name: rng.standard_normal(shape).astype(parameters) for name, shape in case.shapes.items() if name != "x"}
+    for name, shape in case.shapes.items():
+        if name != "x":
+            arrays[name] = rng.standard_normal(shape).astype(dtype if name == "residual" else parameters)
     return arrays, rng.standard_normal(case.shapes["x"]).astype(dtype)
 
 
@@ -222,14 +270,15 @@ def exact(case, direction, dtype, parameters):
     """The formula, or its gradients, in longdouble."""
     arrays, dy = arrays_of(case, dtype, parameters)
     wide = {name: array.astype(np.longdouble) for name, array in arrays.items()}
+    formula = functools.partial(case.formula, kept=functools.partial(kept, dtype=np.dtype(dtype))) if case.keeps else case.formula
     if direction == "forward":
-        return several(case.formula(**wide))
+        return several(formula(**wide))
     h, dy, gradients = np.longdouble(1e-30), dy.astype(np.longdouble), []
     for name, array in wide.items():
         gradient, moved = np.empty_like(array), array.astype(np.clongdouble)
         for index in np.ndindex(array.shape):
             moved[index] += 1j * h
-            gradient[index] = (dy * case.formula(**wide | {name: moved}).imag).sum() / h
+            gradient[index] = sum((dy * result.imag).sum() for result in several(formula(**wide | {name: moved}))) / h
             moved[index] = array[index]
         gradients.append(gradient)
     return tuple(gradients)
@@ -263,9 +312,10 @@ HEAD = """# Every operation, and its error
 
 Generated by `python tests/operations.py > docs/operations.md`; `tests/test_operations.py` holds every figure to its bound.
 
-Each figure is the largest error over y, or over dx, dweight and dbias, in eps of the result's dtype (2^-10, 2^-7, 2^-23, 2^-52), relative
-to the largest exact value. The exact results are plain formulas in longdouble on the inputs as stored, and their complex-step
-derivatives. Results of 16 bits are computed in wider types and rounded once: half an eps.
+Each figure is the largest error over y (and h, the sum with the residual stream), or over dx, dresidual, dweight and dbias, in eps of the
+result's dtype (2^-10, 2^-7, 2^-23, 2^-52), relative to the largest exact value. The exact results are plain formulas in longdouble on the
+inputs as stored, and their complex-step derivatives. Results of 16 bits are computed in wider types and rounded once: half an eps. h is
+normalized as it is stored; its gradient is dy, as that of y.
 
 "-": no backward of its own. Gradients of batch norm belong to the training pass; `moments`, whose results are float64 whatever the input,
 has none."""
