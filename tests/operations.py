@@ -180,6 +180,17 @@ def alpha_dropout():
     )  # fmt: skip
 
 
+def bias_activation_dropout(name):
+    keep = nf.dropout_forward(np.ones((5, 67)), 0.3, rng=7)[1].toarray()
+    options = {"activation": name}
+    return Case(
+        "bias_activation_dropout", name, {"x": (5, 67), "bias": [67]},
+        lambda x, bias: ACTIVATIONS[name](x + bias) * keep / (1 - np.longdouble(0.3)),
+        lambda x, bias: nf.bias_activation_dropout_forward(x, bias, p=0.3, rng=7, **options),
+        lambda dy, mask, x, bias: nf.bias_activation_dropout_backward(dy, x, mask, bias, **options),
+    )  # fmt: skip
+
+
 def mask_of(*shape):
     return np.random.default_rng(2).random(shape) < 0.7
 
@@ -224,6 +235,7 @@ def cases():
         *(activated(name) for name in ACTIVATIONS),
         dropout(),
         alpha_dropout(),
+        *(bias_activation_dropout(name) for name in ("relu", "gelu", "silu")),
         *(add_norm(f"{name}_layer_norm", "last axis", (5, 67), (1,), axis=-1) for name in ADDING),
         *(add_norm(f"{name}_layer_norm", "two axes", (3, 5, 7), (1, 2), axis=(-2, -1)) for name in ADDING),
         *(add_norm(f"{name}_layer_norm", "first axis", (31, 4), (0,), axis=0) for name in ADDING),
