@@ -444,7 +444,9 @@ class CompiledEngine:
                 *sources[:2], h.dtype != HALF, added, sources[2], mean, rstd, *options, weight, centred, *results, *tails, *space, threads
             )
         else:
-            space = self._row_buffers(n, (dresidual, dropped), threads, dy, h, more)
+            streamed, work, buffers = self._row_buffers(n, (dresidual, dropped), threads, dy, h, more)
+            work = work if streamed or not added else aligned((threads, n), h.dtype)
+            space = streamed, work, buffers
             self._drivers[h.dtype, h.dtype].add_norm_backward(
                 dy, h, added, more, mean, rstd, *options, weight, centred, dresidual, dropped, *tails, *space, threads
             )

@@ -50,10 +50,12 @@ def add_norm_gradient_rows(
     """Backward, rows lo..hi: dresidual is the gradient of the norm, plus dh if `added`; dx is its dropout."""
     block = -1
     for i in range(lo, hi):
-        target = work if streamed else row(dresidual, i, n)
+        target = work if streamed or added else row(dresidual, i, n)  # which may be dh
         gradient_row(row(dy, i, n), row(h, i, n), mean[i], rstd[i], weight, n, centred, target, tile_dweight, tile_dbias, False, buffer)
         if added:
-            add(target, n, row(dh, i, n), target)
+            total = work if streamed else row(dresidual, i, n)
+            add(target, n, row(dh, i, n), total)
+            target = total
         if drawn:
             following = min(i + 1, hi - 1)
             block = keep_run(key, position + i * n, n, threshold, row(dy, following, n), row(h, following, n), block, words, space, kept)
@@ -123,4 +125,4 @@ def add(x, n, other, y):
 def select_add(x, n, kept, scale, other, y):
     """y = x * scale + other where the element is kept, else other."""
     for j in range(n):
-        y[j] = (x[j] * scale if kept[j] else cast(0.0, scale)) + other[j]
+        y[j] = (x[j] if kept[j] else cast(0.0, scale)) * scale + other[j]

@@ -301,4 +301,4 @@ def drop_given(values, keep, scale):
     """Multiply what is kept by the scale, and clear the rest, in place."""
     with np.errstate(all="ignore"):
         values *= values.dtype.type(scale)
-    np.copyto(values, 0, where=~keep)
+    np.copyto(values, 0, where=~keep if scale else True)  # p = 1: also of infinite values

@@ -112,7 +112,7 @@ def dropout_add_layer_norm(
     >>> stream
     array([[3., 0., 5.]])
     """
-    return _forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, True, out, h_out)[0]
+    return _forward(x, residual, weight, bias, checked_p(p), rng, mask, offset, axis, eps, True, out, h_out)[0]
 
 
 def dropout_add_layer_norm_forward(
@@ -136,7 +136,7 @@ def dropout_add_layer_norm_forward(
     >>> bool(np.allclose(h, nf.dropout_forward(x, 0.1, mask=mask)[0] + residual)), bool(np.allclose(y, nf.layer_norm(h)))
     (True, True)
     """
-    return DropoutAddNorm(*_forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, True, out, h_out))
+    return DropoutAddNorm(*_forward(x, residual, weight, bias, checked_p(p), rng, mask, offset, axis, eps, True, out, h_out))
 
 
 def dropout_add_layer_norm_backward(dy, h, stats, mask, weight=None, *, dh=None, axis=-1, out=None, dresidual_out=None):
@@ -187,7 +187,7 @@ def dropout_add_rms_norm(
     array([1.1767, 0.7845])
     """
     weight = zero_centered_weight(weight, x) if zero_centered else weight
-    return _forward(x, residual, weight, None, p, rng, mask, offset, axis, eps, False, out, h_out)[0]
+    return _forward(x, residual, weight, None, checked_p(p), rng, mask, offset, axis, eps, False, out, h_out)[0]
 
 
 def dropout_add_rms_norm_forward(
@@ -211,7 +211,7 @@ def dropout_add_rms_norm_forward(
     ([[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]], array([4., 4.]))
     """
     weight = zero_centered_weight(weight, x) if zero_centered else weight
-    return DropoutAddNorm(*_forward(x, residual, weight, None, p, rng, mask, offset, axis, eps, False, out, h_out))
+    return DropoutAddNorm(*_forward(x, residual, weight, None, checked_p(p), rng, mask, offset, axis, eps, False, out, h_out))
 
 
 def dropout_add_rms_norm_backward(dy, h, stats, mask, weight=None, *, dh=None, axis=-1, zero_centered=False, out=None, dresidual_out=None):
@@ -347,8 +347,9 @@ def _forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, centred
     checked_out(h_out, x, "h_out")
     if out is not None and h_out is not None and np.may_share_memory(out, h_out):
         raise ValueError("out and h_out overlap: y and h need memory of their own")
-    mask = None if p is None else mask_for(x, checked_p(p), rng, mask, None, offset)
+    mask = None if p is None else mask_for(x, p, rng, mask, None, offset)
     x, residual, weight, bias = (apart(apart(values, out), h_out) for values in (x, residual, weight, bias))
+    weight, bias = (values.copy() if shared(values, h_out) else values for values in (weight, bias))
     y, h = (np.empty_like(x, subok=False) if target is None else target for target in (out, h_out))
     mean, rstd, var = unset_statistics(x, layout.block[2])
     whole = _as_they_lie(layout, mask, x, residual, h, y)
@@ -357,7 +358,7 @@ def _forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, centred
         engine.add_norm_forward(*whole[:2], stream, weight, bias, eps, centred, *whole[2:], mean, rstd, var)
     else:
         kept = np.broadcast_to(np.True_, x.shape) if mask is None else mask._kept()
-        residual = residual.copy() if residual is h_out else residual
+        residual = residual.copy() if shared(residual, h_out) else residual
         scale = 1.0 if mask is None else mask.scale
         for own, run, other, keep, total, result in pieces_of_rows(layout, x, residual, kept, h, y, targets=2):
             total[...] = run
@@ -381,7 +382,7 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
     layout = layout_of(h, axis, rows=True)
     dtype = gradient_dtype(h, weight) if own is None or h.itemsize > 2 else own
     checked_out(out, h)
-    checked_out(dresidual_out, h, "dresidual_out")
+    checked_out(dresidual_out, h, "dresidual_out" if mask is not None else "out")
     if out is not None and dresidual_out is not None and np.may_share_memory(out, dresidual_out):
         raise ValueError("out and dresidual_out overlap: dx and dresidual need memory of their own")
     weight = parameter(weight, layout, layout.reduced, computing(h.dtype), "weight", 1)
@@ -402,7 +403,7 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
     else:
         kept = np.broadcast_to(np.True_, h.shape) if mask is None else mask._kept()
         scale = 1.0 if mask is None else mask.scale
-        dh = np.broadcast_to(h.dtype.type(0), h.shape) if dh is None else dh.copy() if dh is out or dh is dresidual_out else dh
+        dh = np.broadcast_to(h.dtype.type(0), h.shape) if dh is None else dh.copy() if shared(dh, dresidual_out) else dh
         targets = [dresidual] if mask is None else [dresidual, dx]
         for own_rows, gradient, run, more, keep, total, *result in pieces_of_rows(layout, dy, h, dh, kept, *targets, targets=len(targets)):
             shares = engine.layer_norm_backward(gradient, run, mean[own_rows], rstd[own_rows], weight, centred, total)
@@ -415,6 +416,10 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
                 dropped[...] = total
                 drop_given(dropped, keep, scale)
     return dx, dresidual, *(layout.unpack(values.astype(dtype), layout.reduced) for values in (dweight, dbias))
+
+
+def shared(array, out):
+    return out is not None and np.may_share_memory(array, out)
 
 
 def _as_they_lie(layout, mask, *arrays):

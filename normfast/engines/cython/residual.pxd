@@ -17,7 +17,7 @@ cdef void add_norm_rows(
     uint8_t* space, uint8_t* kept, floating* weight, floating* bias, Py_ssize_t n, double eps, bint centred, floating* h, floating* y,
     double* mean, double* rstd, double* var, Py_ssize_t lo, Py_ssize_t hi, bint streamed, floating* work, floating* buffer) noexcept nogil
 
-@cython.locals(block=Py_ssize_t, i=Py_ssize_t, following=Py_ssize_t, target="floating*")
+@cython.locals(block=Py_ssize_t, i=Py_ssize_t, following=Py_ssize_t, target="floating*", total="floating*")
 cdef void add_norm_gradient_rows(
     floating* dy, floating* h, bint added, floating* dh, double* mean, double* rstd, bint drawn, uint64_t* key, Py_ssize_t position,
     uint32_t threshold, floating scale, uint32_t* words, uint8_t* space, uint8_t* kept, floating* weight, Py_ssize_t n, bint centred,
