@@ -419,6 +419,7 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
 
 
 def shared(array, out):
+    """Whether writing `out` changes values of the array, even in its own place."""
     return out is not None and np.may_share_memory(array, out)
 
 
