@@ -215,7 +215,7 @@ def test_a_wrong_result_fails_the_command(capsys, monkeypatch):
 @pytest.mark.parametrize("op", memory.OPS)
 def test_a_pass_takes_little_memory(op):
     """Less than 1 MB beside inputs, outputs and statistics; and what is taken is seen."""
-    if not nf.engines.load("auto").fuses:
+    if nf.engines.load("auto").name == "numpy":
         pytest.skip("no compiled engine is installed")
     size = 64 * memory.MB
     inputs, outputs, statistics, more = memory.fresh(op, 1024, size)

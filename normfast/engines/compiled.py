@@ -59,8 +59,6 @@ def zeros(shape, dtype):
 class CompiledEngine:
     """The operations on checked, C-contiguous blocks; statistics are float64."""
 
-    fuses = True  # dropout, sum and norm in one sweep
-
     def __init__(self, name, drivers, shortcuts=None, streams_alone=True):
         """drivers: the loops for each pair (type of the values, type of the sums); shortcuts: the way of most calls, where there is one;
         streams_alone: whether its loops for one thread are good at stores past the caches.

@@ -191,11 +191,19 @@ def kept_of(key, position, n, threshold):
     return kept[position % 4096 :][:n]
 
 
+def dropped(x, drawn):
+    """Dropout of an array in place, by key, position, threshold and scale, or none."""
+    if drawn:
+        key, position, threshold, scale = drawn
+        x *= scale
+        x[~kept_of(key, position, x.size, threshold).reshape(x.shape)] = 0
+    return x
+
+
 class NumpyEngine:
     """The formulas on blocks, in float64."""
 
     name = "numpy"
-    fuses = False  # dropout, sum and norm one after the other will do
 
     def layer_norm_at_once(self, x, weight, bias, axis, eps, centred, out, keep):
         return None
@@ -318,19 +326,30 @@ class NumpyEngine:
         with np.errstate(all="ignore"):
             dz[...] = da * activation_slope(z.astype(np.float64), code)
 
+    def add_norm_forward(self, x, residual, drawn, weight, bias, eps, centred, h, y, mean, rstd, var):
+        with np.errstate(all="ignore"):
+            keep(dropped(x.astype(np.float64), drawn) + residual, h)
+        self.layer_norm_forward(h, weight, bias, eps, centred, y, mean, rstd, var)
+
+    def add_norm_backward(self, dy, h, dh, mean, rstd, drawn, weight, centred, dresidual, dx):
+        with np.errstate(all="ignore"):
+            total = np.empty(h.shape)
+            shares = self.layer_norm_backward(dy, h, mean, rstd, weight, centred, total)
+            if dh is not None:
+                total += dh
+            keep(total, dresidual)
+            if drawn:  # of what dresidual holds, but for 16 bits, which are rounded once
+                self.dropout((dresidual if dresidual.itemsize > 2 else total.astype(np.float32)).reshape(-1), *drawn, dx.reshape(-1))
+        return shares
+
     def bias_activation(self, x, bias, code, drawn, y):
         with np.errstate(all="ignore"):
-            y[...] = activated(x.astype(np.float64) + bias, code)
-        if drawn:
-            self.dropout(y.reshape(-1), *drawn, y.reshape(-1))
+            y[...] = dropped(activated(x.astype(np.float64) + bias, code), drawn)
 
     def bias_activation_backward(self, dy, x, bias, code, drawn, dx):
         with np.errstate(all="ignore"):
             slope = 1.0 if code == codes.IDENTITY else activation_slope(x.astype(np.float64) + bias, code)
-            dx[...] = dy
-            if drawn:
-                self.dropout(dx.reshape(-1), *drawn, dx.reshape(-1))
-            dz = dx * slope
+            dz = dropped(dy.astype(np.float64), drawn) * slope
             dx[...] = dz
             return dz.sum(axis=0)
 

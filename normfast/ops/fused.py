@@ -425,7 +425,7 @@ def shared(array, out):
 
 def _as_they_lie(layout, mask, *arrays):
     """The arrays as blocks of rows, where the engine takes them, and the mask, as they lie; else None."""
-    if not (layout.natural and (mask is None or drawn_in_order(mask, layout)) and math.prod(layout.block) and engines.current().fuses):
+    if not (layout.natural and (mask is None or drawn_in_order(mask, layout)) and math.prod(layout.block)):
         return None
     blocks = direct(layout, *(array for array in arrays if array is not None), shape=layout.block[2:], halves=True)
     return blocks and [None if array is None else blocks.pop(0) for array in arrays]
