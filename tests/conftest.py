@@ -25,6 +25,16 @@ def same_default():
 @pytest.fixture(params=nf.engines.ENGINES)
 def engine(request):
     """Each engine in turn, chosen for the test."""
+    yield from chosen(request)
+
+
+@pytest.fixture(params=[name for name in nf.engines.ENGINES if name != "numpy"])
+def compiled_engine(request):
+    """Each compiled engine in turn: for promises that formulas on whole arrays do not make."""
+    yield from chosen(request)
+
+
+def chosen(request):
     try:
         context = nf.use_engine(request.param)
         context.__enter__()

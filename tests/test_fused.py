@@ -375,9 +375,7 @@ def test_a_given_mask_is_taken_at_the_call(engine, norm, rng):
 
 
 @pytest.mark.parametrize("shape", [(33, 257), (700, 33), (2500, 2), (3, 5000), (130, 64), (1, 200_001)], ids=str)
-def test_bits_do_not_depend_on_threads_and_caches(engine, dtype, norm, shape, threaded, rng, monkeypatch):
-    if engine == "numpy":
-        pytest.skip("the NumPy engine has neither")
+def test_bits_do_not_depend_on_threads_and_caches(compiled_engine, dtype, norm, shape, threaded, rng, monkeypatch):
     x, residual, dy, dh = arrays(rng, 4, shape, dtype)
     (weight,) = arrays(rng, 1, shape[1], np.float32 if dtype.itemsize == 2 else dtype)
     for drops in (True, False):
@@ -417,10 +415,8 @@ def test_bits_do_not_depend_on_where_an_array_begins(engine, dtype, norm, rng, m
 
 
 @pytest.mark.parametrize("drops", [True, False])
-def test_large_arrays(engine, dtype, norm, drops, rng):
+def test_large_arrays(compiled_engine, dtype, norm, drops, rng):
     """Beyond 16 MB: h and dx are those of its parts, y is that of some rows, and writing in place changes no bit."""
-    if engine == "numpy":
-        pytest.skip("the NumPy engine has no way of its own for large arrays")
     shape = ((18 << 20) // 1000 // dtype.itemsize, 1000)
     x, residual = rng.standard_normal((2, *shape), np.float32).astype(dtype)
     forward, backward = trio(norm, drops)
@@ -985,10 +981,8 @@ def peak(call, *sizes):
 
 
 @pytest.mark.parametrize("drops", [True, False])
-def test_memory(engine, dtype, norm, drops):
+def test_memory(compiled_engine, dtype, norm, drops):
     """Given `out`, neither forward nor backward makes an array of x's size: under 1 MB beside the statistics (mean, rstd, var)."""
-    if engine == "numpy":
-        pytest.skip("the formulas of the NumPy engine make arrays as they go")
     rows, n = 64 << 20 >> 9 >> (3 if dtype == np.float64 else 2), 512  # 64 MB; 16 bits: 32 MB
     x, residual, y, h = (np.ones((rows, n), dtype) for _ in range(4))
     x[:, ::2] = 3
@@ -1001,9 +995,7 @@ def test_memory(engine, dtype, norm, drops):
     assert peak(lambda: backward(y, h, stats, *mask, dh=residual, **out)) < 1 << 20
 
 
-def test_memory_of_dropout(engine, dtype):
-    if engine == "numpy":
-        pytest.skip("the NumPy engine draws whole arrays")
+def test_memory_of_dropout(compiled_engine, dtype):
     x = np.ones((8 << 20, 4), dtype) if dtype.itemsize == 2 else np.ones(((64 << 20) // dtype.itemsize // 4, 4), dtype)
     y = np.empty_like(x)
     mask = nf.dropout_forward(x, 0.1, rng=1)[1]
