@@ -13,6 +13,7 @@ from normfast.engines.policy import (
     STREAMED,
     WIDTH,
     column_splits,
+    fused_tiles,
     row_tiles,
     rows_beside,
     run_splits,
@@ -429,7 +430,7 @@ class CompiledEngine:
         """Writes dresidual, the gradient of the norm plus dh if there is one, and dx, its dropout, if it is drawn; returns dweight and
         dbias (n,), float64."""
         rows, n = h.shape
-        tiles, threads = row_tiles(rows, n), workers(h.size)
+        tiles, threads = fused_tiles(rows, n), workers(h.size)
         options = self._drawn(drawn, h.dtype, max(n, TOGETHER), threads)
         tile_dweight, tile_dbias = zeros((2, threads, n), weight.dtype)
         dweight, dbias = np.zeros((2, tiles, n))
@@ -457,7 +458,7 @@ class CompiledEngine:
     def bias_activation_backward(self, dy, x, bias, code, drawn, dx):
         """Writes dx, which may be dy or x, and returns dbias (n,), float64."""
         rows, n = x.shape
-        tiles, threads = row_tiles(rows, n), workers(x.size)
+        tiles, threads = fused_tiles(rows, n), workers(x.size)
         tile_dbias, dbias = zeros((threads, n), x.dtype), np.zeros((tiles, n))
         streamed, buffers = self._buffers(dx, threads, dy, x)[0], aligned((threads, 2, PART), x.dtype)
         self._drivers[x.dtype, x.dtype].bias_activation_backward(

@@ -65,6 +65,11 @@ def row_tiles(rows, n):
     return max(1, min(TILES, rows // 32, rows * n // 8192))
 
 
+def fused_tiles(rows, n):
+    """Such tiles of a fused gradient, fewer of wide rows: their float64 sums take half a megabyte, or 8 tiles."""
+    return min(row_tiles(rows, n), max(8, 32768 // n))
+
+
 def takes_halves(block):
     """Whether a block of 16-bit values, or None, is taken in one call: where its runs are long enough to be widened one by one."""
     if block is None:
