@@ -114,6 +114,29 @@ def test_given_masks_and_shared_axes(engine, rng):
     assert (inplace == y).all()
 
 
+@pytest.mark.parametrize("n", [0, 1, 63, 64, 65, 4097, 200_001])
+def test_bits_of_a_given_mask(engine, dtype, n, rng):
+    """A mask given by its bits is that of the flags, and a backward pass keeps an eighth of a byte an element."""
+    x = rng.standard_normal(n).astype(dtype)
+    keep = rng.random(n) < 0.3
+    bits = np.packbits(keep, bitorder="little")
+    for threads in (1, 2, 5):
+        with nf.threads(threads):
+            y, mask = nf.dropout_forward(x, 0.5, mask=bits)
+            assert (y == np.where(keep, 2 * x, 0)).all()
+            assert (nf.dropout_backward(x, mask) == y).all()
+    assert mask.given.nbytes <= n / 8 + 8
+    assert (mask.toarray() == keep).all()
+    assert (mask.packbits() == bits).all()
+    assert (nf.dropout(x, 0.5, mask=keep) == y).all()
+    assert (pickle.loads(pickle.dumps(mask)).toarray() == keep).all()
+    if n > 1:
+        bits[0] ^= 1  # the caller's array is not the mask's
+        assert (mask.toarray() == keep).all()
+        with pytest.raises(TypeError, match=f"or its bits, {len(bits)} of uint8, got uint8 of shape"):
+            nf.dropout(x, 0.5, mask=bits[1:])
+
+
 def test_masks_are_small_and_travel():
     _, mask = nf.dropout_forward(np.ones((1000, 1000), np.float32), 0.1, rng=9, offset=7)
     data = pickle.dumps(mask)

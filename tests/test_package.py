@@ -12,6 +12,7 @@ import pytest
 
 import normfast as nf
 from normfast import cli
+from normfast.engines.numpy import kept_of
 
 
 def python(code, *options):
@@ -87,7 +88,7 @@ def test_every_public_function_has_an_example():
 
 def test_kernels_run_as_plain_python(rng):
     """The text means in Python what it means compiled."""
-    from normfast.kernels import activations, layer_norm, lp_norm, philox
+    from normfast.kernels import activations, dropout, layer_norm, lp_norm, philox
 
     x = rng.standard_normal((3, 100))
     y, buffer, (mean, rstd, var) = np.empty_like(x), np.empty(1024), np.empty((3, 3))
@@ -97,6 +98,13 @@ def test_kernels_run_as_plain_python(rng):
     words = np.empty(1024, np.uint32)
     philox.random_block(np.zeros(4, np.uint64), 0, words)
     assert int(words[0]) == 0x6627E8D5
+    space, key, kept = np.empty(2 * 4096 + 64, np.uint8), np.arange(4, dtype=np.uint64), np.empty(300, np.uint8)
+    with np.errstate(over="ignore"):
+        dropout.keep_run(key, 4000, 300, np.uint32(429496730), kept, kept, -1, space.view(np.uint32), space, kept)
+    assert (kept == kept_of(key, 4000, 300, 429496730)).all()
+    flags = np.frombuffer(np.packbits(x[1] > 0, bitorder="little").tobytes().ljust(16, b"\0"), "<u8").astype(np.uint64)
+    dropout.masked_run(x[0], 100, flags, 2.0, space, y[0], False, buffer)
+    assert (y[0] == np.where(x[1] > 0, 2 * x[0], 0)).all()
     for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softplus"):
         code = getattr(activations, name.upper())
         activations.activate(x[0], 100, code, y[0])

@@ -51,7 +51,7 @@ def prefetch(run, n):
 
 def equal_bytes(run, byte):
     """Which of 64 bytes equal this one, as the bits of an integer."""
-    return sum(1 << j for j in range(64) if run[j] == byte)
+    return np.uint64(sum(1 << j for j in range(64) if run[j] == byte))
 
 
 def spread_bits(flags, target):
@@ -62,7 +62,7 @@ def spread_bits(flags, target):
 
 def lowest_bit(flags):
     """The place of the lowest bit that is set; one must be."""
-    return (flags & -flags).bit_length() - 1
+    return (int(flags) & -int(flags)).bit_length() - 1
 
 
 def bfloat16_lanes(bits, n, target):
