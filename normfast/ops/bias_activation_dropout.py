@@ -17,7 +17,7 @@ from normfast.ops._arrays import (
 )
 from normfast.ops._rows import pieces_of_rows
 from normfast.ops.activation import checked_activation
-from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, drop_given, mask_for
+from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, mask_for, scale_kept
 
 
 class BiasGradients(NamedTuple):
@@ -94,7 +94,7 @@ def bias_activation_dropout_forward(x, bias=None, *, activation="gelu", p=0.5, r
     else:
         for _, run, keep, result in pieces_of_rows(layout, x, mask._kept(), y):
             engine.bias_activation(run, bias, code, None, result)
-            drop_given(result, keep, mask.scale)
+            scale_kept(result, keep, mask.scale)
     return y, mask
 
 
@@ -143,7 +143,7 @@ def bias_activation_dropout_backward(dy, x, mask, bias=None, *, activation="gelu
     else:
         for _, gradient, run, keep, result in pieces_of_rows(layout, dy, x, mask._kept(), dx):
             kept = gradient.copy()
-            drop_given(kept, keep, mask.scale)
+            scale_kept(kept, keep, mask.scale)
             dbias += engine.bias_activation_backward(kept, run, bias, code, None, result)
     return BiasGradients(dx, layout.unpack(dbias.astype(dtype), layout.reduced))
 

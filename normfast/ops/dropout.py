@@ -285,8 +285,8 @@ def _apply(x, mask, out, name):
             if drawn:
                 y_of(run, key, position, threshold, scale, result)
             else:
-                np.multiply(run, run.dtype.type(scale), out=result)
-                np.copyto(result.reshape(shape_of(piece)), 0, where=~kept[piece])
+                np.copyto(result, run)
+                scale_kept(result.reshape(shape_of(piece)), kept[piece], scale)
             target.keep(piece, result)
             position += run.size
     return y
@@ -297,7 +297,7 @@ def drawn_in_order(mask, layout):
     return layout.natural and mask.given is None and mask.drawn_shape == mask.shape and mask.p < 1.0
 
 
-def drop_given(values, keep, scale):
+def scale_kept(values, keep, scale):
     """Multiply what is kept by the scale, and clear the rest, in place."""
     with np.errstate(all="ignore"):
         values *= values.dtype.type(scale)

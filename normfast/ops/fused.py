@@ -26,7 +26,7 @@ from normfast.ops._arrays import (
 )
 from normfast.ops._rows import pieces_of_rows, without_dependence
 from normfast.ops._stats import NormGradients, NormStats
-from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, drop_given, mask_for
+from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, mask_for, scale_kept
 from normfast.ops.rms_norm import RMSNormGradients, zero_centered_weight
 
 
@@ -362,7 +362,7 @@ def _forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, centred
         scale = 1.0 if mask is None else mask.scale
         for own, run, other, keep, total, result in pieces_of_rows(layout, x, residual, kept, h, y, targets=2):
             total[...] = run
-            drop_given(total, keep, scale)
+            scale_kept(total, keep, scale)
             with np.errstate(all="ignore"):
                 total += other
                 if x.itemsize == 2:  # h as it is kept
@@ -414,7 +414,7 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
                 total += more
             for dropped in result:
                 dropped[...] = total
-                drop_given(dropped, keep, scale)
+                scale_kept(dropped, keep, scale)
     return dx, dresidual, *(layout.unpack(values.astype(dtype), layout.reduced) for values in (dweight, dbias))
 
 
