@@ -12,6 +12,7 @@ import pytest
 
 import normfast as nf
 from normfast import cli
+from normfast.engines.compiled import bits_of
 from normfast.engines.numpy import kept_of
 
 
@@ -98,13 +99,13 @@ def test_kernels_run_as_plain_python(rng):
     words = np.empty(1024, np.uint32)
     philox.random_block(np.zeros(4, np.uint64), 0, words)
     assert int(words[0]) == 0x6627E8D5
-    space, key, kept = np.empty(2 * 4096 + 64, np.uint8), np.arange(4, dtype=np.uint64), np.empty(300, np.uint8)
+    space, key, kept = np.empty(4096 + 512 + 64, np.uint8), np.arange(4, dtype=np.uint64), np.empty(11, np.uint32)
     with np.errstate(over="ignore"):
-        dropout.keep_run(key, 4000, 300, np.uint32(429496730), kept, kept, -1, space.view(np.uint32), space, kept)
-    assert (kept == kept_of(key, 4000, 300, 429496730)).all()
-    flags = np.frombuffer(np.packbits(x[1] > 0, bitorder="little").tobytes().ljust(16, b"\0"), "<u8").astype(np.uint64)
-    dropout.masked_run(x[0], 100, flags, 2.0, space, y[0], False, buffer)
-    assert (y[0] == np.where(x[1] > 0, 2 * x[0], 0)).all()
+        dropout.keep_run(key, 4005, 300, np.uint32(429496730), kept, kept, -1, space.view(np.uint32), space, kept)
+    keep = bits_of(kept, 305)[5:]
+    assert (keep == kept_of(key, 4005, 300, 429496730)).all()
+    dropout.select_sweep(x[0], 100, kept, 5, 2.0, y[0], True, buffer)
+    assert (y[0] == np.where(keep[:100], 2 * x[0], 0)).all()
     for name in ("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softplus"):
         code = getattr(activations, name.upper())
         activations.activate(x[0], 100, code, y[0])

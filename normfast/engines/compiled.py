@@ -22,7 +22,7 @@ from normfast.engines.policy import (
     workers,
 )
 from normfast.kernels.activations import IDENTITY
-from normfast.kernels.dropout import DRAWS
+from normfast.kernels.dropout import DRAWS, FLAGS
 from normfast.kernels.half_slabs import CHUNK
 from normfast.kernels.moments import HEAD
 from normfast.kernels.normalize import PART
@@ -46,6 +46,11 @@ def aligned(shape, dtype):
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def bits_of(words, n):
+    """The first n bits of words of 32, the lowest of the first word first, as an array of bool."""
+    return np.unpackbits(words.astype("<u4", copy=False).view(np.uint8), count=n, bitorder="little").view(bool)
 
 
 def zeros(shape, dtype):
@@ -88,8 +93,8 @@ class CompiledEngine:
         return streamed, work.view(np.uint32), work, buffers
 
     def _draw_buffers(self, threads):
-        """Space for each thread for the words of a block, whether each of its elements is kept, and 64 bytes: as words and as bytes."""
-        space = aligned((threads, 2 * DRAWS + 64), BYTE)
+        """Space for each thread for the words of a block, a bit for each of its elements, and 64 bytes: as words and as bytes."""
+        space = aligned((threads, DRAWS + DRAWS // 8 + 64), BYTE)
         return space.view(WORD), space
 
     def moments(self, x, mean, m2):
@@ -147,6 +152,12 @@ class CompiledEngine:
         if self._shortcuts is None:
             return None
         return self._shortcuts.add_norm_rows(x, residual, weight, bias, axis, eps, centred, out, h_out, draw, SERIAL, self.add_norm_forward)
+
+    def dropout_at_once(self, x, draw, out):
+        """y and the mask that `draw` gives; as `layer_norm_at_once`."""
+        if self._shortcuts is None:
+            return None
+        return self._shortcuts.dropout(x, draw, out, SERIAL, self.dropout)
 
     def batch_norm_at_once(self, x, mean, var, weight, bias, axis, eps, code, out):
         """y by given statistics; as `layer_norm_at_once`."""
@@ -396,18 +407,20 @@ class CompiledEngine:
                 threads,
             )  # fmt: skip
         else:
-            self._drivers[x.dtype, x.dtype].drop(x, *draws, x.dtype.type(scale), *work, y, *self._buffers(y, threads, x), threads)
+            space = self._buffers(y, threads, x, limit=STREAMED // 4)  # 12 MB: 1.1 ms through the caches, 0.62 ms past them
+            self._drivers[x.dtype, x.dtype].drop(x, *draws, x.dtype.type(scale), *work, y, *space, threads)
 
-    def drop_given(self, x, flags, scale, y):
-        """y = x * scale where a mask has a bit, the lowest of flags[0] first, else 0; x and y are one run, flags uint64."""
+    def drop_given(self, x, kept, scale, y):
+        """y = x * scale where a mask has a bit, the lowest of kept[0] first, else 0; x and y are one run, kept uint32."""
         threads = workers(x.size)
-        kept = aligned((threads, DRAWS), BYTE)
-        self._drivers[x.dtype, x.dtype].drop_given(x, flags, x.dtype.type(scale), kept, y, *self._buffers(y, threads, x), threads)
+        self._drivers[x.dtype, x.dtype].drop_given(x, kept, x.dtype.type(scale), y, *self._buffers(y, threads, x), threads)
 
     def keep(self, key, position, threshold, kept):
         """Whether each element of the key's stream from `position` on is kept, in an array of bool."""
-        threads = workers(kept.size)
-        self._untyped.keep(key, position, np.uint32(threshold), *self._draw_buffers(threads), kept.view(np.uint8), threads)
+        threads, first = workers(kept.size), position % FLAGS
+        words = np.empty((first + kept.size + FLAGS - 1) // FLAGS, WORD)
+        self._untyped.keep(key, position // FLAGS, np.uint32(threshold), *self._draw_buffers(threads), words, threads)
+        kept[...] = bits_of(words, first + kept.size)[first:]
 
     def add_norm_forward(self, x, residual, drawn, weight, bias, eps, centred, h, y, mean, rstd, var):
         """h = dropout(x) + residual and its norm y, of rows (rows, n), weight and bias as `layer_norm_forward`; `drawn` is key, position,
@@ -471,10 +484,10 @@ class CompiledEngine:
         dtype = SINGLE if dtype.itemsize == 2 else dtype
         if drawn is None:
             nobody = np.empty((threads, 0), BYTE)
-            return False, np.empty(0, np.uint64), 0, np.uint32(0), dtype.type(0), nobody.view(WORD), nobody, nobody
+            return False, np.empty(0, np.uint64), 0, np.uint32(0), dtype.type(0), nobody.view(WORD), nobody, nobody.view(WORD)
         key, position, threshold, scale = drawn
         space = self._draw_buffers(threads)
-        return True, key, position, np.uint32(threshold), dtype.type(scale), *space, np.empty((threads, size), BYTE)
+        return True, key, position, np.uint32(threshold), dtype.type(scale), *space, np.empty((threads, size // FLAGS + 2), WORD)
 
     def _row_buffers(self, n, results, threads, *sources, needed=False):
         """As `_buffers` for two results, and before them for each thread space for the rows that are taken at once.

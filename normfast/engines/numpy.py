@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from normfast.engines.compiled import bits_of
 from normfast.kernels import activations as codes
 
 REDUCED = (1, 3)
@@ -161,13 +162,13 @@ def philox4x32(counters, key, rounds=10):
 
 
 def words_of(key, position, n):
-    """The n words from a position on: word w of a block of 1024 is output w // 256 of counter 256 * block + w % 256."""
-    blocks = np.arange(position // 1024, (position + n + 1023) // 1024 + 1, dtype=np.uint64)
-    counters = (blocks[:, None] * np.uint64(256) + np.arange(256, dtype=np.uint64)).ravel()
+    """The n words from a position on: word w of a block of 64 is output w // 16 of counter 16 * block + w % 16."""
+    blocks = np.arange(position // 64, (position + n + 63) // 64 + 1, dtype=np.uint64)
+    counters = (blocks[:, None] * np.uint64(16) + np.arange(16, dtype=np.uint64)).ravel()
     high = np.broadcast_to(key[2:, None], (2, counters.size))
     words = philox4x32([counters & np.uint64(0xFFFFFFFF), counters >> np.uint64(32), *high], key[:2])
-    words = words.reshape(4, -1, 256).transpose(1, 0, 2).ravel()
-    return words[position % 1024 :][:n].astype(np.uint32)
+    words = words.reshape(4, -1, 16).transpose(1, 0, 2).ravel()
+    return words[position % 64 :][:n].astype(np.uint32)
 
 
 def kept_of(key, position, n, threshold):
@@ -209,6 +210,9 @@ class NumpyEngine:
         return None
 
     def layer_norm_gradients_at_once(self, dy, x, mean, rstd, weight, axis, centred, out):
+        return None
+
+    def dropout_at_once(self, x, draw, out):
         return None
 
     def add_norm_at_once(self, x, residual, weight, bias, axis, eps, centred, out, h_out, draw):
@@ -366,10 +370,10 @@ class NumpyEngine:
             y[...] = wide * wide.dtype.type(scale)
         y[~kept_of(key, position, x.size, threshold)] = 0
 
-    def drop_given(self, x, flags, scale, y):
+    def drop_given(self, x, kept, scale, y):
         with np.errstate(all="ignore"):
             np.multiply(x, x.dtype.type(scale), out=y)
-        y[np.unpackbits(flags.astype("<u8").view(np.uint8), count=x.size, bitorder="little") == 0] = 0
+        y[~bits_of(kept, x.size)] = 0
 
     def keep(self, key, position, threshold, kept):
         kept[...] = kept_of(key, position, kept.size, threshold)

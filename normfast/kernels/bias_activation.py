@@ -30,7 +30,7 @@ def bias_activation_rows(
             if code != IDENTITY:
                 activate(target, m, code, target)
             if drawn:
-                select(target, m, chunk(kept, left, left + m), scale, target)
+                select(target, m, kept, (position + i * n) % 32 + left, scale, target)
             if streamed:
                 stream(buffer, m, chunk(yi, left, left + m))
             left += m
@@ -52,7 +52,7 @@ def bias_activation_gradient_rows(
         m = min(lead(dxi, n) if streamed else PART, n)
         while left < n:
             if drawn:
-                select(chunk(dyi, left, left + m), m, chunk(kept, left, left + m), scale, g)
+                select(chunk(dyi, left, left + m), m, kept, (position + i * n) % 32 + left, scale, g)
             else:
                 copy(chunk(dyi, left, left + m), m, g)
             if code != IDENTITY:

@@ -1,14 +1,14 @@
 """Philox4x32-10 (Salmon et al., SC 2011): random words as a function of a key and a position.
 
-Words are numbered in blocks of 1024: word w of the block comes from counter 256 * block + w % 256 and is its output w // 256. So a
-block is four runs, each written in order, and lanes of 64 bits hold 32-bit values, which both compilers turn into widening multiplies.
+Words are numbered in blocks of 64: word w of the block comes from counter 16 * block + w % 16 and is its output w // 16. So a block is
+four runs, each written in order, as wide as the widest vectors; and lanes of 64 bits hold 32-bit values, which compilers turn into
+widening multiplies.
 """
 
 from normfast.kernels.primitives import *
 
-COUNTERS = 256  # of a block
-BLOCK_WORDS = 1024
-BESIDE = 64  # counters that are taken at once
+COUNTERS = 16  # of a block
+BLOCK_WORDS = 64
 
 
 def philox4x32(c0, c1, c2, c3, k0, k1, rounds):
@@ -28,30 +28,20 @@ def philox4x32(c0, c1, c2, c3, k0, k1, rounds):
 
 def random_block(key, block, words):
     """The words of a block; key holds Philox's two key words and the upper two of its counter, as uint64."""
-    for i in range(COUNTERS // BESIDE):
-        random_counters(key, block, i * BESIDE, words)
-
-
-def random_counters(key, block, start, words):
-    """Those of the BESIDE counters from `start` on."""
-    first = uint64(block) * uint64(COUNTERS) + uint64(start)
-    own = chunk(words, start, BLOCK_WORDS)
-    if not philox_lanes(first, key[2], key[3], key[0], key[1], own):
-        philox_counters(first, key[2], key[3], key[0], key[1], own)
+    first = uint64(block) * uint64(COUNTERS)
+    if not philox_lanes(first, key[2], key[3], key[0], key[1], words):
+        philox_counters(first, key[2], key[3], key[0], key[1], words)
 
 
 def philox_counters(first, c2, c3, k0, k1, words):
     """One after the other, or side by side if the compiler can: LLVM does, gcc does not."""
     top = first >> uint64(32)  # that of all: a block does not lie across it
-    words1 = chunk(words, COUNTERS, BLOCK_WORDS)
-    words2 = chunk(words, 2 * COUNTERS, BLOCK_WORDS)
-    words3 = chunk(words, 3 * COUNTERS, BLOCK_WORDS)
-    for j in range(BESIDE):
+    for j in range(COUNTERS):
         w0, w1, w2, w3 = philox4x32(first + uint64(j), top, c2, c3, k0, k1, 10)
         words[j] = w0
-        words1[j] = w1
-        words2[j] = w2
-        words3[j] = w3
+        words[COUNTERS + j] = w1
+        words[2 * COUNTERS + j] = w2
+        words[3 * COUNTERS + j] = w3
 
 
 def random_words(key, position, n, block_words, words):

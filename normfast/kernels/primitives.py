@@ -54,10 +54,9 @@ def equal_bytes(run, byte):
     return np.uint64(sum(1 << j for j in range(64) if run[j] == byte))
 
 
-def spread_bits(flags, target):
-    """The bits of an integer as 64 bytes of 0 and 1."""
-    for j in range(64):
-        target[j] = flags >> uint64(j) & uint64(1)
+def large_bytes(run, byte):
+    """Which of 64 bytes are at least this one."""
+    return np.uint64(sum(1 << j for j in range(64) if run[j] >= byte))
 
 
 def lowest_bit(flags):
@@ -73,3 +72,8 @@ def bfloat16_lanes(bits, n, target):
 def philox_lanes(first, c2, c3, k0, k1, words):
     """Whether the engine has done the counters of `philox_counters` by hand; the kernel does them else."""
     return False
+
+
+def dropout_lanes(x, n, key, position, threshold, scale, y, streamed):
+    """How many of the n values of `dropout_run` the engine has done by hand; the kernel does the rest."""
+    return 0

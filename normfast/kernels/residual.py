@@ -28,7 +28,7 @@ def add_norm_rows(
         target = work if streamed else row(h, i, n)
         if drawn:
             block = keep_run(key, position + i * n, m, threshold, following, next_other, block, words, space, kept)
-            select_add(row(x, i, n), m, kept, scale, row(residual, i, n), target)
+            select_add(row(x, i, n), m, kept, (position + i * n) % 32, scale, row(residual, i, n), target)
         else:
             add(row(x, i, n), m, row(residual, i, n), target)
         if streamed:
@@ -59,7 +59,7 @@ def add_norm_gradient_rows(
         if drawn:
             following = min(i + 1, hi - 1)
             block = keep_run(key, position + i * n, n, threshold, row(dy, following, n), row(h, following, n), block, words, space, kept)
-            select_sweep(target, n, kept, scale, row(dx, i, n), streamed, buffer)
+            select_sweep(target, n, kept, (position + i * n) % 32, scale, row(dx, i, n), streamed, buffer)
         if streamed:
             stream(work, n, row(dresidual, i, n))
         if (i + 1 - lo) % TILE == 0 or i + 1 == hi:
@@ -84,7 +84,7 @@ def half_add_norm_rows(
         widen(row(residual, i, n), m, bfloat, other_bits, other)
         if drawn:
             block = keep_run(key, position + i * n, m, threshold, following, next_other, block, words, space, kept)
-            select_add(values, m, kept, scale, other, values)
+            select_add(values, m, kept, (position + i * n) % 32, scale, other, values)
         else:
             add(values, m, other, values)
         store(bits, values, m, bfloat, other_bits, other, row(x, i, n), row(h, i, n), False, buffer)
@@ -109,7 +109,7 @@ def half_add_norm_gradient_rows(
         store(bits, values, n, bfloat, other_bits, other, row(dy, following, n), row(dresidual, i, n), streamed, buffer)
         if drawn:
             block = keep_run(key, position + i * n, n, threshold, row(dy, following, n), row(h, following, n), block, words, space, kept)
-            select(values, n, kept, scale, values)
+            select(values, n, kept, (position + i * n) % 32, scale, values)
             store(bits, values, n, bfloat, other_bits, other, row(h, following, n), row(dx, i, n), streamed, buffer)
         if (i + 1 - lo) % TILE == 0 or i + 1 == hi:
             drain(tile_dweight, n, dweight)
@@ -122,7 +122,23 @@ def add(x, n, other, y):
         y[j] = x[j] + other[j]
 
 
-def select_add(x, n, kept, scale, other, y):
-    """y = x * scale + other where the element is kept, else other."""
+def select_add(x, n, kept, at, scale, other, y):
+    """y = x * scale + other where the bit of the element is set, as in `select`, else other."""
+    done = min((32 - at % 32) % 32, n)
+    if done:
+        select_add_word(x, done, kept[at // 32] >> uint32(at % 32), scale, other, y)
+    flags = chunk(kept, (at + done) // 32, (at + n + 31) // 32)
+    words = (n - done) // 32
+    for i in range(words):
+        select_add_word(
+            chunk(x, done + 32 * i, n), 32, flags[i], scale, chunk(other, done + 32 * i, n), chunk(y, done + 32 * i, n)
+        )
+    done += 32 * words
+    if done < n:
+        select_add_word(chunk(x, done, n), n - done, flags[words], scale, chunk(other, done, n), chunk(y, done, n))
+
+
+def select_add_word(x, n, flags, scale, other, y):
+    """The same for the bits of one word."""
     for j in range(n):
-        y[j] = (x[j] if kept[j] else cast(0.0, scale)) * scale + other[j]
+        y[j] = (x[j] if flags & (uint32(1) << uint32(j)) else cast(0.0, scale)) * scale + other[j]

@@ -497,7 +497,7 @@ def half_slab_backward(
             )
 
 
-# Dropout: x and y are one run; key is 4 uint64, space (threads, 2 * 4096 + 64) bytes and work_words the same memory, of uint32
+# Dropout: x and y are one run; key is 4 uint64, space (threads, 4096 + 512 + 64) bytes and work_words the same memory, of uint32
 
 
 cdef inline uint64_t* key_of(ndarray key) noexcept nogil:
@@ -537,29 +537,29 @@ def half_drop(
         )
 
 
-def drop_given(floating like, ndarray x, ndarray flags, floating scale, ndarray kept, ndarray y, bint streamed, ndarray buffers, int threads):
-    """flags are bits in uint64, kept is (threads, 4096) bytes; a thread begins with a whole word of flags."""
-    cdef Py_ssize_t n = PyArray_DIM(x, 0), width = PyArray_DIM(buffers, 1), t, lo, hi
+def drop_given(floating like, ndarray x, ndarray kept, floating scale, ndarray y, bint streamed, ndarray buffers, int threads):
+    """kept are bits in uint32."""
+    cdef Py_ssize_t n = PyArray_DIM(x, 0), width = PyArray_DIM(buffers, 1), t, lo
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
-        lo = n * t // threads // 64 * 64
-        hi = n if t + 1 == threads else n * (t + 1) // threads // 64 * 64
-        dropout.masked_run(
-            data(x, like) + lo, hi - lo, key_of(flags) + lo // 64, scale, bytes_of(kept) + 4096 * t, data(y, like) + lo, streamed,
+        lo = n * t // threads
+        dropout.select_sweep(
+            data(x, like) + lo, n * (t + 1) // threads - lo, words(kept), lo, scale, data(y, like) + lo, streamed,
             data(buffers, like) + width * t,
         )
 
 
-def keep(ndarray key, Py_ssize_t position, uint32_t threshold, ndarray work_words, ndarray space, ndarray kept, int threads):
+def keep(ndarray key, Py_ssize_t word, uint32_t threshold, ndarray work_words, ndarray space, ndarray kept, int threads):
+    """kept are bits in uint32, `word` is the place of the first word in the stream."""
     cdef Py_ssize_t n = PyArray_DIM(kept, 0), size = PyArray_DIM(space, 1), t, lo
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
         dropout.keep_run(
-            key_of(key), position + lo, n * (t + 1) // threads - lo, threshold, bytes_of(kept) + lo, bytes_of(kept) + lo, -1,
-            words(work_words) + size // 4 * t, bytes_of(space) + size * t, bytes_of(kept) + lo,
+            key_of(key), 32 * (word + lo), 32 * (n * (t + 1) // threads - lo), threshold, words(kept) + lo, words(kept) + lo, -1,
+            words(work_words) + size // 4 * t, bytes_of(space) + size * t, words(kept) + lo,
         )
 
 
-# Dropout, sum and norm of rows (rows, n): space as above, kept (threads, flags). Nobody looks at what is not `drawn` or not `added`
+# Dropout, sum and norm of rows (rows, n): space as above, kept (threads, words of bits). Nobody looks at what is not `drawn` or not `added`
 
 
 def add_norm_forward(
@@ -572,7 +572,7 @@ def add_norm_forward(
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         residual.add_norm_rows(
             data(x, like), data(other, like), drawn, key_of(key), position, threshold, scale, words(work_words) + size // 4 * t,
-            bytes_of(space) + size * t, bytes_of(kept) + PyArray_DIM(kept, 1) * t, data(weight, like), data(bias, like), n, eps, centred,
+            bytes_of(space) + size * t, words(kept) + PyArray_DIM(kept, 1) * t, data(weight, like), data(bias, like), n, eps, centred,
             data(h, like), data(y, like), doubles(mean), doubles(rstd), doubles(var), rows * t // threads, rows * (t + 1) // threads,
             streamed, data(work, like) + PyArray_DIM(work, 1) * t, data(buffers, like) + width * t,
         )
@@ -591,7 +591,7 @@ def add_norm_backward(
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
             residual.add_norm_gradient_rows(
                 data(dy, like), data(h, like), added, data(dh, like), doubles(mean), doubles(rstd), drawn, key_of(key), position, threshold,
-                scale, words(work_words) + size // 4 * t, bytes_of(space) + size * t, bytes_of(kept) + PyArray_DIM(kept, 1) * t,
+                scale, words(work_words) + size // 4 * t, bytes_of(space) + size * t, words(kept) + PyArray_DIM(kept, 1) * t,
                 data(weight, like), n, centred, data(dresidual, like), data(dx, like), rows * i // tiles, rows * (i + 1) // tiles,
                 data(tile_dweight, like) + t * n, data(tile_dbias, like) + t * n, doubles(dweight) + i * n, doubles(dbias) + i * n,
                 streamed, data(work, like) + PyArray_DIM(work, 1) * t, data(buffers, like) + width * t,
@@ -609,7 +609,7 @@ def half_add_norm_forward(
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         residual.half_add_norm_rows(
             halfwords(x), halfwords(other), bfloat, drawn, key_of(key), position, threshold, scale, words(work_words) + size // 4 * t,
-            bytes_of(space) + size * t, bytes_of(kept) + PyArray_DIM(kept, 1) * t, <float*>PyArray_DATA(weight),
+            bytes_of(space) + size * t, words(kept) + PyArray_DIM(kept, 1) * t, <float*>PyArray_DATA(weight),
             <float*>PyArray_DATA(bias), n, eps, centred, halfwords(h), halfwords(y), doubles(mean), doubles(rstd), doubles(var),
             rows * t // threads, rows * (t + 1) // threads, streamed, words(work_bits) + 2 * t * block,
             <float*>PyArray_DATA(work) + 2 * t * block, words(work_bits) + (2 * t + 1) * block,
@@ -630,7 +630,7 @@ def half_add_norm_backward(
             residual.half_add_norm_gradient_rows(
                 halfwords(dy), halfwords(h), bfloat, added, halfwords(dh), doubles(mean), doubles(rstd), drawn, key_of(key), position,
                 threshold, scale, words(work_words) + size // 4 * t, bytes_of(space) + size * t,
-                bytes_of(kept) + PyArray_DIM(kept, 1) * t, <float*>PyArray_DATA(weight), n, centred, halfwords(dresidual), halfwords(dx),
+                words(kept) + PyArray_DIM(kept, 1) * t, <float*>PyArray_DATA(weight), n, centred, halfwords(dresidual), halfwords(dx),
                 rows * i // tiles, rows * (i + 1) // tiles, <float*>PyArray_DATA(tile_dweight) + t * n,
                 <float*>PyArray_DATA(tile_dbias) + t * n, doubles(dweight) + i * n, doubles(dbias) + i * n, streamed,
                 words(work_bits) + 2 * t * block, <float*>PyArray_DATA(work) + 2 * t * block, words(work_bits) + (2 * t + 1) * block,
@@ -649,7 +649,7 @@ def bias_activation_forward(
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         bias_activation.bias_activation_rows(
             data(x, like), data(bias, like), n, code, drawn, key_of(key), position, threshold, scale, words(work_words) + size // 4 * t,
-            bytes_of(space) + size * t, bytes_of(kept) + PyArray_DIM(kept, 1) * t, data(y, like), rows * t // threads,
+            bytes_of(space) + size * t, words(kept) + PyArray_DIM(kept, 1) * t, data(y, like), rows * t // threads,
             rows * (t + 1) // threads, streamed, data(buffers, like) + width * t,
         )
 
@@ -665,17 +665,17 @@ def bias_activation_backward(
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
             bias_activation.bias_activation_gradient_rows(
                 data(dy, like), data(x, like), data(bias, like), n, code, drawn, key_of(key), position, threshold, scale,
-                words(work_words) + size // 4 * t, bytes_of(space) + size * t, bytes_of(kept) + PyArray_DIM(kept, 1) * t, data(dx, like),
+                words(work_words) + size // 4 * t, bytes_of(space) + size * t, words(kept) + PyArray_DIM(kept, 1) * t, data(dx, like),
                 rows * i // tiles, rows * (i + 1) // tiles, data(tile_dbias, like) + t * n, doubles(dbias) + i * n, streamed,
                 data(buffers, like) + 2 * width * t, data(buffers, like) + (2 * t + 1) * width,
             )
 
 
 def random_words(ndarray key, Py_ssize_t position, ndarray work, ndarray result, int threads):
-    """work is (threads, 1024) of uint32."""
+    """work is (threads, 64) of uint32."""
     cdef Py_ssize_t n = PyArray_DIM(result, 0), t, lo
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         lo = n * t // threads
         philox.random_words(
-            key_of(key), position + lo, n * (t + 1) // threads - lo, words(work) + 1024 * t, words(result) + lo,
+            key_of(key), position + lo, n * (t + 1) // threads - lo, words(work) + 64 * t, words(result) + lo,
         )

@@ -8,7 +8,6 @@ cdef extern from *:
     #if defined(__AVX512F__)
     #include <immintrin.h>
     #define NORMFAST_LANES 8
-    #define NORMFAST_BESIDE 4
     #define NORMFAST_SPREAD(word) _mm512_set1_epi64((long long)(word))
     #define NORMFAST_COUNT(first) _mm512_add_epi64(NORMFAST_SPREAD(first), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7))
     #define NORMFAST_MULTIPLY _mm512_mul_epu32
@@ -20,7 +19,6 @@ cdef extern from *:
     #elif defined(__AVX2__)
     #include <immintrin.h>
     #define NORMFAST_LANES 4
-    #define NORMFAST_BESIDE 2
     #define NORMFAST_SPREAD(word) _mm256_set1_epi64x((long long)(word))
     #define NORMFAST_COUNT(first) _mm256_add_epi64(NORMFAST_SPREAD(first), _mm256_setr_epi64x(0, 1, 2, 3))
     #define NORMFAST_MULTIPLY _mm256_mul_epu32
@@ -31,15 +29,22 @@ cdef extern from *:
         (__m256i *)(words), _mm256_blend_epi32(NORMFAST_EVEN(a), NORMFAST_EVEN(b), 0xF0))
     typedef __m256i normfast_lanes;
     #endif
-    /* `philox_counters` of philox.py, one in each 64-bit lane of a vector and vectors side by side, since a multiply takes five
-       cycles. gcc makes a full 64-bit product of the 32-bit one, 2.6 ns a word against 0.85 (AVX2) and 0.40 (AVX-512); LLVM finds
-       it by itself. Unrolled, since what the first two rounds share is computed once for all counters then: 0.42 -> 0.40 ns. */
-    static int normfast_philox_lanes(
+    /* `philox_counters` of philox.py, one in each 64-bit lane of a vector and two vectors side by side, since a multiply takes five
+       cycles. gcc makes a full 64-bit product of the 32-bit one, 2.6 ns a word against 0.85 (AVX2) and 0.42 (AVX-512); LLVM finds
+       it by itself. Unrolled, since what the first two rounds share is computed once for all counters then. */
+    static inline int normfast_philox_lanes(
         uint64_t first, uint64_t c2_, uint64_t c3_, uint64_t k0_, uint64_t k1_, uint32_t *words) {
     #ifdef NORMFAST_LANES
-        enum { LANES = NORMFAST_LANES, BESIDE = NORMFAST_BESIDE };
+        enum { LANES = NORMFAST_LANES, BESIDE = 2 };
         const normfast_lanes m0 = NORMFAST_SPREAD(0xD2511F53), m1 = NORMFAST_SPREAD(0xCD9E8D57);
-        for (int j = 0; j < 64; j += LANES * BESIDE) {
+        uint64_t keys[20]; /* in memory, from where the instruction spreads them itself: from registers that takes a port of the arithmetic */
+        for (int r = 0; r < 20; r += 2) {
+            keys[r] = k0_;
+            keys[r + 1] = k1_;
+            k0_ += 0x9E3779B9;
+            k1_ += 0xBB67AE85;
+        }
+        for (int j = 0; j < 16; j += LANES * BESIDE) {
             normfast_lanes c0[BESIDE], c1[BESIDE], c2[BESIDE], c3[BESIDE];
             for (int v = 0; v < BESIDE; v++) {
                 c0[v] = NORMFAST_COUNT(first + j + LANES * v);
@@ -47,10 +52,9 @@ cdef extern from *:
                 c2[v] = NORMFAST_SPREAD(c2_);
                 c3[v] = NORMFAST_SPREAD(c3_);
             }
-            uint32_t k0 = (uint32_t)k0_, k1 = (uint32_t)k1_;
     #pragma GCC unroll 10
-            for (int r = 0; r < 10; r++) {
-                const normfast_lanes v0 = NORMFAST_SPREAD(k0), v1 = NORMFAST_SPREAD(k1);
+            for (int r = 0; r < 20; r += 2) {
+                const normfast_lanes v0 = NORMFAST_SPREAD(keys[r]), v1 = NORMFAST_SPREAD(keys[r + 1]);
                 for (int v = 0; v < BESIDE; v++) { /* the multiply reads the lower halves alone; the upper ones are left out at the end */
                     normfast_lanes p0 = NORMFAST_MULTIPLY(c0[v], m0), p1 = NORMFAST_MULTIPLY(c2[v], m1);
                     c0[v] = NORMFAST_XOR(NORMFAST_UPPER(p1), c1[v], v0);
@@ -58,16 +62,11 @@ cdef extern from *:
                     c1[v] = p1;
                     c3[v] = p0;
                 }
-                k0 += 0x9E3779B9u;
-                k1 += 0xBB67AE85u;
             }
-            for (int v = 0; v < BESIDE; v += 2) {
-                uint32_t *w = words + j + LANES * v;
-                NORMFAST_STORE(w, c0[v], c0[v + 1]);
-                NORMFAST_STORE(w + 256, c1[v], c1[v + 1]);
-                NORMFAST_STORE(w + 512, c2[v], c2[v + 1]);
-                NORMFAST_STORE(w + 768, c3[v], c3[v + 1]);
-            }
+            NORMFAST_STORE(words + j, c0[0], c0[1]);
+            NORMFAST_STORE(words + 16 + j, c1[0], c1[1]);
+            NORMFAST_STORE(words + 32 + j, c2[0], c2[1]);
+            NORMFAST_STORE(words + 48 + j, c3[0], c3[1]);
         }
         return 1;
     #else
@@ -80,21 +79,16 @@ cdef extern from *:
         uint64_t first, uint64_t c2, uint64_t c3, uint64_t k0, uint64_t k1, uint32_t* words) noexcept nogil
 
 
-cdef Py_ssize_t BESIDE, BLOCK_WORDS, COUNTERS
+cdef Py_ssize_t BLOCK_WORDS, COUNTERS
 
 @cython.locals(low=uint64_t, p0=uint64_t, p1=uint64_t, _=int)
 cdef (uint64_t, uint64_t, uint64_t, uint64_t) philox4x32(
     uint64_t c0, uint64_t c1, uint64_t c2, uint64_t c3, uint64_t k0, uint64_t k1, int rounds) noexcept nogil
 
-@cython.locals(i=Py_ssize_t)
+@cython.locals(first=uint64_t)
 cdef void random_block(uint64_t* key, Py_ssize_t block, uint32_t* words) noexcept nogil
 
-@cython.locals(first=uint64_t, own="uint32_t*")
-cdef void random_counters(uint64_t* key, Py_ssize_t block, Py_ssize_t start, uint32_t* words) noexcept nogil
-
-@cython.locals(
-    top=uint64_t, words1="uint32_t*", words2="uint32_t*", words3="uint32_t*", j=Py_ssize_t, w0=uint64_t, w1=uint64_t, w2=uint64_t,
-    w3=uint64_t)
+@cython.locals(top=uint64_t, j=Py_ssize_t, w0=uint64_t, w1=uint64_t, w2=uint64_t, w3=uint64_t)
 cdef void philox_counters(uint64_t first, uint64_t c2, uint64_t c3, uint64_t k0, uint64_t k1, uint32_t* words) noexcept nogil
 
 @cython.locals(done=Py_ssize_t, start=Py_ssize_t, m=Py_ssize_t, j=Py_ssize_t)

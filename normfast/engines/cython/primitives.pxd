@@ -83,6 +83,7 @@ cdef extern from *:
         memcpy(target, source, (size_t)bytes);
     #endif
     }
+    /* Which of 64 bytes equal this one, and which are at least as large. */
     static inline uint64_t normfast_equal_bytes(const uint8_t *run, uint8_t byte) {
     #if defined(__AVX512BW__)
         return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(run), _mm512_set1_epi8((char)byte));
@@ -99,16 +100,21 @@ cdef extern from *:
         return flags;
     #endif
     }
-    static inline void normfast_spread_bits(uint64_t flags, uint8_t *target) {
+    static inline uint64_t normfast_large_bytes(const uint8_t *run, uint8_t byte) {
     #if defined(__AVX512BW__)
-        _mm512_storeu_si512(target, _mm512_maskz_set1_epi8(flags, 1));
-    #else
-        /* a byte of flags to eight bytes: each is multiplied to its own place, and all but its lowest bit left out */
-        for (int j = 0; j < 64; j += 8) {
-            uint64_t spread = (flags >> j & 0x7F) * 0x0002040810204081 & 0x0101010101010101;
-            spread |= (flags >> j & 0x80) << 49;
-            for (int k = 0; k < 8; k++) target[j + k] = (uint8_t)(spread >> 8 * k);
+        return _mm512_cmpge_epu8_mask(_mm512_loadu_si512(run), _mm512_set1_epi8((char)byte));
+    #elif defined(__SSE2__) || defined(_M_X64)
+        uint64_t flags = 0;
+        for (int j = 0; j < 64; j += 16) { /* large where the larger of both is the byte of the run */
+            __m128i sixteen = _mm_loadu_si128((const __m128i *)(run + j));
+            __m128i large = _mm_cmpeq_epi8(_mm_max_epu8(sixteen, _mm_set1_epi8((char)byte)), sixteen);
+            flags |= (uint64_t)(uint32_t)_mm_movemask_epi8(large) << j;
         }
+        return flags;
+    #else
+        uint64_t flags = 0;
+        for (int j = 0; j < 64; j++) flags |= (uint64_t)(run[j] >= byte) << j;
+        return flags;
     #endif
     }
     static inline Py_ssize_t normfast_lowest_bit(uint64_t flags) {
@@ -122,7 +128,7 @@ cdef extern from *:
     }
     """
     uint64_t equal_bytes "normfast_equal_bytes"(const uint8_t* run, uint8_t byte) noexcept nogil
-    void spread_bits "normfast_spread_bits"(uint64_t flags, uint8_t* target) noexcept nogil
+    uint64_t large_bytes "normfast_large_bytes"(const uint8_t* run, uint8_t byte) noexcept nogil
     Py_ssize_t lowest_bit "normfast_lowest_bit"(uint64_t flags) noexcept nogil
     double power_of_two "normfast_power_of_two"(double t) noexcept nogil
     void normfast_prefetch(const char* run, Py_ssize_t bytes) noexcept nogil

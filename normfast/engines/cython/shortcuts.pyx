@@ -7,14 +7,14 @@ which copes with it or says what is wrong. Layer norm of 1 x 768 took 13.7 us th
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cython cimport floating
 from libc.math cimport sqrt
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from numpy cimport (
     NPY_DOUBLE, NPY_FLOAT, PyArray_CheckExact, PyArray_DATA, PyArray_DIM, PyArray_DIMS, PyArray_EMPTY, PyArray_ISCARRAY,
     PyArray_ISCARRAY_RO, PyArray_NBYTES, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, import_array, ndarray, npy_intp,
 )
 
-from . cimport halves, layer_norm, residual
+from . cimport dropout as kernel, halves, layer_norm, residual
 
 cdef extern from "numpy/arrayobject.h":
     int NPY_HALF, NPY_USERDEF
@@ -227,6 +227,34 @@ def layer_norm_gradients(dy, x, mean, rstd, weight, axis, bint centred, out, lon
     )
     dtype = x.dtype if weight is None else weight.dtype
     return dx, dweight.astype(dtype), dbias.astype(dtype)
+
+
+cdef drop(floating like, ndarray x, ndarray key, position, threshold, scale, ndarray y):
+    cdef uint32_t words[1168]  # 4096 bytes of draws, 512 of bits and 64
+    cdef uint64_t* own = <uint64_t*>PyArray_DATA(key)
+    cdef floating* source = <floating*>PyArray_DATA(x)
+    cdef floating* target = <floating*>PyArray_DATA(y)
+    cdef Py_ssize_t n = PyArray_SIZE(x), start = position
+    cdef uint32_t below = threshold
+    cdef floating factor = scale
+    with nogil:
+        kernel.dropout_run(source, n, own, start, below, factor, words, <uint8_t*>words, target, False, NULL)
+
+
+def dropout(x, draw, out, Py_ssize_t serial, long_way):
+    """y and the mask that `draw` gives once all else is found to be simple;"""
+    if not plain(x, -1, -1) or not PyArray_SIZE(<ndarray>x) or not takes(out, <ndarray>x):
+        return None
+    mask = draw()
+    key, position, threshold, scale = mask.stream()
+    cdef ndarray y = result(out, x)
+    if PyArray_SIZE(<ndarray>x) >= serial or half(<ndarray>x):
+        long_way(x.reshape(-1), key, position, threshold, scale, (<object>y).reshape(-1))
+    elif PyArray_TYPE(<ndarray>x) == NPY_FLOAT:
+        drop(<float>0, <ndarray>x, <ndarray>key, position, threshold, scale, y)
+    else:
+        drop(<double>0, <ndarray>x, <ndarray>key, position, threshold, scale, y)
+    return y, mask
 
 
 cdef bint spread(object values, Py_ssize_t n, object out, double* target):

@@ -360,7 +360,7 @@ def half_slab_backward(
             )  # fmt: skip
 
 
-# Dropout: x and y are one run; key is 4 uint64, space (threads, 2 * 4096 + 64) bytes and work_words the same memory, of uint32
+# Dropout: x and y are one run; key is 4 uint64, space (threads, 4096 + 512 + 64) bytes and work_words the same memory, of uint32
 
 
 def drop(like, x, key, position, threshold, scale, work_words, space, y, streamed, buffers, threads):
@@ -382,22 +382,22 @@ def half_drop(x, bfloat, key, position, threshold, scale, work_words, space, y, 
         )  # fmt: skip
 
 
-def drop_given(like, x, flags, scale, kept, y, streamed, buffers, threads):
+def drop_given(like, x, kept, scale, y, streamed, buffers, threads):
     n = x.size
     for t in prange(threads):
-        lo = n * t // threads // 64 * 64
-        hi = n if t + 1 == threads else n * (t + 1) // threads // 64 * 64
-        dropout.masked_run(x[lo:hi], hi - lo, flags[lo // 64 :], scale, kept[t], y[lo:hi], streamed, buffers[t])
+        lo, hi = n * t // threads, n * (t + 1) // threads
+        dropout.select_sweep(x[lo:hi], hi - lo, kept, lo, scale, y[lo:hi], streamed, buffers[t])
 
 
-def keep(key, position, threshold, work_words, space, kept, threads):
+def keep(key, word, threshold, work_words, space, kept, threads):
     n = kept.size
     for t in prange(threads):
         lo, hi = n * t // threads, n * (t + 1) // threads
-        dropout.keep_run(key, position + lo, hi - lo, threshold, kept[lo:hi], kept[lo:hi], -1, work_words[t], space[t], kept[lo:hi])
+        words = kept[lo:hi]
+        dropout.keep_run(key, 32 * (word + lo), 32 * (hi - lo), threshold, words, words, -1, work_words[t], space[t], words)
 
 
-# Dropout, sum and norm of rows (rows, n): space as above, kept (threads, flags). Nobody looks at what is not `drawn` or not `added`
+# Dropout, sum and norm of rows (rows, n): space as above, kept (threads, words of bits). Nobody looks at what is not `drawn` or not `added`
 
 
 def add_norm_forward(

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from normfast.engines.numba import IN_ORDER, REORDERED
-from normfast.engines.numba.primitives import cast, chunk, equal_bytes, lead, lowest_bit, power_of_two, prefetch, row, spread_bits, stream
+from normfast.engines.numba.primitives import cast, chunk, equal_bytes, large_bytes, lead, lowest_bit, power_of_two, prefetch, row, stream
 from normfast.kernels import (
     activations,
     bias_activation,
@@ -39,10 +39,11 @@ _compiled = {
     primitives.lead: lead,
     primitives.prefetch: prefetch,
     primitives.equal_bytes: equal_bytes,
-    primitives.spread_bits: spread_bits,
+    primitives.large_bytes: large_bytes,
     primitives.lowest_bit: lowest_bit,
     primitives.philox_lanes: njit(primitives.philox_lanes),
     primitives.bfloat16_lanes: njit(primitives.bfloat16_lanes),
+    primitives.dropout_lanes: njit(primitives.dropout_lanes),
     primitives.uint32: np.uint32,
     primitives.uint64: np.uint64,
 }

@@ -123,14 +123,27 @@ def prefetch(run, n):
         _prefetch_line(_address(run, j))
 
 
+def _compared(builder, relation, address, byte):
+    """How 64 bytes compare with one, as the bits of an integer."""
+    vector = ir.VectorType(ir.IntType(8), 64)
+    run = builder.load(builder.inttoptr(address, vector.as_pointer()), align=1)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), byte, ir.IntType(32)(0))
+    every = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64))
+    return builder.bitcast(builder.icmp_unsigned(relation, run, every), ir.IntType(64))
+
+
 @intrinsic
 def _equal_bytes(typing_context, address, byte):
     def compare(context, builder, signature, arguments):
-        vector = ir.VectorType(ir.IntType(8), 64)
-        run = builder.load(builder.inttoptr(arguments[0], vector.as_pointer()), align=1)
-        one = builder.insert_element(ir.Constant(vector, ir.Undefined), arguments[1], ir.IntType(32)(0))
-        every = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64))
-        return builder.bitcast(builder.icmp_unsigned("==", run, every), ir.IntType(64))
+        return _compared(builder, "==", *arguments)
+
+    return types.uint64(types.uintp, types.uint8), compare
+
+
+@intrinsic
+def _large_bytes(typing_context, address, byte):
+    def compare(context, builder, signature, arguments):
+        return _compared(builder, ">=", *arguments)
 
     return types.uint64(types.uintp, types.uint8), compare
 
@@ -140,20 +153,9 @@ def equal_bytes(run, byte):
     return _equal_bytes(_address(run, 0), np.uint8(byte))
 
 
-@intrinsic
-def _spread_bits(typing_context, flags, address):
-    def spread(context, builder, signature, arguments):
-        bits = builder.bitcast(arguments[0], ir.VectorType(ir.IntType(1), 64))
-        vector = ir.VectorType(ir.IntType(8), 64)
-        builder.store(builder.zext(bits, vector), builder.inttoptr(arguments[1], vector.as_pointer()), align=1)
-        return context.get_dummy_value()
-
-    return types.void(types.uint64, types.uintp), spread
-
-
 @njit(nogil=True)
-def spread_bits(flags, target):
-    _spread_bits(flags, _address(target, 0))
+def large_bytes(run, byte):
+    return _large_bytes(_address(run, 0), np.uint8(byte))
 
 
 @intrinsic
