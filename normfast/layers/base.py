@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from normfast.ops._foreign import borrowed
+
 
 class Parameter:
     """A learned array and the gradient of the loss with respect to it.
@@ -91,7 +93,7 @@ class Layer:
         missing, unknown = sorted(targets.keys() - state.keys()), sorted(state.keys() - targets.keys())
         if missing or unknown:
             raise ValueError(f"the state does not fit: missing {missing}, not known here {unknown}")
-        values = {name: np.asarray(value) for name, value in state.items()}
+        values = {name: borrowed(value, name) for name, value in state.items()}
         for name, target in targets.items():
             if values[name].shape != target.shape:
                 raise ValueError(f"{name} has shape {values[name].shape} and the layer needs {target.shape}")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from normfast.engines.compiled import constant
+from normfast.ops._foreign import borrowed, writeable
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 DOUBLE = FLOATS[1]
@@ -131,7 +132,7 @@ def plain(x, name):
         return x
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost: fill it, or select its valid values")
-    array = np.from_dlpack(x) if hasattr(x, "__dlpack__") and not hasattr(x, "__array__") else np.asarray(x)
+    array = borrowed(x, name)
     if array.dtype == object or (array.dtype.kind not in "fiubc" and array.dtype.name not in HALVES):
         raise TypeError(f"{name} must be an array of floating-point numbers, got dtype {array.dtype}")
     return array
@@ -177,7 +178,7 @@ def unset_statistics(x, *shape):
 
 def gradient_dtype(x, weight):
     """The dtype of dweight and dbias: x's, but that of a wider weight where x has 16 bits."""
-    return x.dtype if weight is None or x.dtype in FLOATS else np.asarray(weight).dtype
+    return x.dtype if weight is None or x.dtype in FLOATS else borrowed(weight, "weight").dtype
 
 
 def direct(layout, *arrays, shape=None, halves=False):
@@ -198,7 +199,7 @@ def checked_where(where, x):
     """A boolean mask as an array of x's shape (a view), or None."""
     if where is None:
         return None
-    mask = np.asarray(where)
+    mask = borrowed(where, "where")
     if mask.dtype != bool:
         raise TypeError(f"where must be boolean (True takes part), got {mask.dtype}")
     try:
@@ -208,22 +209,22 @@ def checked_where(where, x):
 
 
 def checked_out(out, x, name="out"):
-    """Raise unless `out` can take a result of x's shape and dtype."""
+    """`out` as an ndarray, a view where it is an array of another library; raises unless it can take a result of x's shape and dtype."""
     if out is None:
-        return
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be a NumPy array, got {type(out).__name__}")
+        return None
+    out = writeable(out, name)
     if out.shape != x.shape or out.dtype != x.dtype:
         raise ValueError(f"{name} has shape {out.shape} and dtype {out.dtype}: it needs {x.shape} and {x.dtype}, those of x")
     if not out.flags.writeable:
         raise ValueError(f"{name} is read-only: it must be writeable")
     if out.flags.c_contiguous:
-        return
+        return out
     reach = out.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(out.strides, out.shape, strict=True) if size > 1):
         if stride < reach:
             raise ValueError(f"{name} overlaps itself (strides {out.strides}): give an array whose elements lie apart")
         reach += stride * (size - 1)
+    return out
 
 
 def apart(array, out):

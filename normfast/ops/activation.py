@@ -63,7 +63,7 @@ def activation(z, name, *, out=None):
     array([0., 0., 3.])
     """
     z, code = floating(z, "z"), checked_activation(name)
-    checked_out(out, z)
+    out = checked_out(out, z)
     z = apart(z, out)
     result = np.empty(z.shape, z.dtype) if out is None else out
     if code == codes.IDENTITY:
@@ -103,7 +103,7 @@ def activation_backward(da, z, name, *, out=None):
     """
     z, code = floating(z, "z"), checked_activation(name)
     da = same_shape(da, z, "da")
-    checked_out(out, z)
+    out = checked_out(out, z)
     da, z = apart(da, out), apart(z, out)
     shared = out is not None and np.may_share_memory(da, out)  # a kernel may write dz over z, but not over da
     result = np.empty(z.shape, z.dtype) if out is None else out

@@ -68,7 +68,7 @@ def alpha_dropout_forward(x, p=0.5, *, rng=None, mask=None, offset=0, out=None):
     (True, True)
     """
     x = floating(x)
-    checked_out(out, x)
+    out = checked_out(out, x)
     mask = mask_for(x, checked_p(p), rng, mask, None, offset)
     x = apart(x, out)
     y = np.empty(x.shape, x.dtype) if out is None else out

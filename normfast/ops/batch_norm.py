@@ -16,11 +16,11 @@ from normfast.ops._arrays import (
     gradient_dtype,
     layout_of,
     parameter,
-    plain,
     same_shape,
     statistics,
     unset_statistics,
 )
+from normfast.ops._foreign import writeable
 from normfast.ops._norm import Course, gradients, normalize
 from normfast.ops._rows import without_dependence
 from normfast.ops._stats import NormGradients, NormStats
@@ -75,7 +75,7 @@ def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, activa
             return y
     x = floating(x)
     layout = layout_of(x, axis, kept=True)
-    checked_out(out, x)
+    out = checked_out(out, x)
     mean, var = _channels(mean, layout, "mean", None, out), _channels(var, layout, "var", None, out)
     weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
     if (var < 0).any():
@@ -136,7 +136,7 @@ def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, activatio
     """
     x = floating(x)
     layout = layout_of(x, axis, kept=True, rows=checked_ord(ord) != 2)
-    checked_out(out, x)
+    out = checked_out(out, x)
     eps, activation, where = checked_eps(eps), checked_activation(activation), checked_where(where, x)
     weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
     x = apart(x, out)
@@ -201,7 +201,7 @@ def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activat
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, kept=True, rows=checked_ord(ord) != 2)
     dtype, activation, where = gradient_dtype(x, weight), checked_activation(activation), checked_where(where, x)
-    checked_out(out, x)
+    out = checked_out(out, x)
     weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
     dy, x = apart(dy, out), apart(x, out)
     dx = np.empty_like(x) if out is None else out
@@ -270,9 +270,11 @@ def update_running(running_mean, running_var, stats, *, momentum=0.1, ddof=1, nu
     >>> mean, var
     (array([1.]), array([1.5]))
     """
+    needed = "a floating-point NumPy array, since it is updated in place"
+    running_mean, running_var = writeable(running_mean, "running_mean", needed), writeable(running_var, "running_var", needed)
     for array, name in ((running_mean, "running_mean"), (running_var, "running_var")):
-        if not isinstance(array, np.ndarray) or plain(array, name).dtype.kind != "f":
-            raise TypeError(f"{name} must be a floating-point NumPy array, since it is updated in place, got {type(array).__name__}")
+        if array.dtype.kind != "f":
+            raise TypeError(f"{name} must be {needed}, got {array.dtype}")
         if array.shape != np.shape(stats.mean):
             raise ValueError(f"{name} has shape {array.shape} and the statistics have {np.shape(stats.mean)}: they must be the same")
         if not array.flags.writeable:

@@ -81,7 +81,7 @@ def bias_activation_dropout_forward(x, bias=None, *, activation="gelu", p=0.5, r
     True
     """
     x, code = floating(x), named(activation)
-    checked_out(out, x)
+    out = checked_out(out, x)
     layout = layout_of(x, axis, rows=True)
     bias = parameter(bias, layout, layout.reduced, computing(x.dtype), "bias", 0, out)
     mask = mask_for(x, checked_p(p), rng, mask, None, offset)
@@ -131,7 +131,7 @@ def bias_activation_dropout_backward(dy, x, mask, bias=None, *, activation="gelu
         raise TypeError(f"mask must be the DropoutMask that the forward call returned, got {type(mask).__name__}")
     if mask.shape != x.shape:
         raise ValueError(f"x has shape {x.shape} and the mask has {mask.shape}: they must be the same")
-    checked_out(out, x)
+    out = checked_out(out, x)
     layout, dtype = layout_of(x, axis, rows=True), gradient_dtype(x, bias)
     bias = parameter(bias, layout, layout.reduced, computing(x.dtype), "bias", 0, out)
     dy, x = apart(dy, out), apart(x, out)

@@ -6,6 +6,7 @@ import numpy as np
 
 from normfast.kernels.moments import split_sum
 from normfast.ops._arrays import plain
+from normfast.ops._foreign import borrowed
 from normfast.ops.moments import POLICIES, Moments
 
 HEADER = struct.Struct("<8s2Q")
@@ -252,7 +253,7 @@ def _empty(d):
 def _taken(n, where):
     if where is None:
         return None
-    where = np.asarray(where)
+    where = borrowed(where, "where")
     if where.dtype != bool:
         raise TypeError(f"where must be an array of bool, got {where.dtype}")
     if where.shape != (n,):

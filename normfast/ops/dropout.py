@@ -6,6 +6,7 @@ import numpy as np
 
 from normfast import engines
 from normfast.ops._arrays import FLOATS, apart, checked_out, computing, floating
+from normfast.ops._foreign import borrowed
 from normfast.ops._pieces import Staged, elementwise, shape_of
 
 
@@ -137,7 +138,7 @@ def mask_for(x, p, rng, mask, axis, offset):
         axes = None if axis is None else tuple(np.lib.array_utils.normalize_axis_tuple(axis, x.ndim, "axis"))
         return DropoutMask(p, x.shape, key=key_of(rng), offset=offset.__index__(), axis=axes)
     if not isinstance(mask, DropoutMask):
-        mask = given_mask(np.asarray(mask), p, x.shape)
+        mask = given_mask(borrowed(mask, "mask"), p, x.shape)
     if mask.p != p:
         raise ValueError(f"the mask was drawn with p={mask.p} and p={p} is asked for: give the same")
     if mask.shape != x.shape:
@@ -221,7 +222,7 @@ def dropout_forward(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=N
     """
     x = floating(x)
     p = checked_p(p)
-    checked_out(out, x)
+    out = checked_out(out, x)
     mask = mask_for(x, p, rng, mask, axis, offset)
     return _apply(x, mask, out, "x"), mask
 
@@ -253,7 +254,7 @@ def dropout_backward(dy, mask, *, out=None):
     if not isinstance(mask, DropoutMask):
         raise TypeError(f"mask must be the DropoutMask that dropout_forward returned, got {type(mask).__name__}")
     dy = floating(dy, "dy")
-    checked_out(out, dy)
+    out = checked_out(out, dy)
     return _apply(dy, mask, out, "dy")
 
 

@@ -24,6 +24,7 @@ from normfast.ops._arrays import (
     statistics,
     unset_statistics,
 )
+from normfast.ops._foreign import borrowed
 from normfast.ops._rows import pieces_of_rows, without_dependence
 from normfast.ops._stats import NormGradients, NormStats
 from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, mask_for, scale_kept
@@ -230,7 +231,7 @@ def dropout_add_rms_norm_backward(dy, h, stats, mask, weight=None, *, dh=None, a
     >>> nf.dropout_add_rms_norm_backward(np.array([[1.0, 0.0]]), h, stats, mask).dresidual.round(4)
     array([[ 0.181 , -0.1358]])
     """
-    own = None if weight is None else np.asarray(weight).dtype
+    own = None if weight is None else borrowed(weight, "weight").dtype
     weight = zero_centered_weight(weight, h) if zero_centered else weight
     gradients = _backward(dy, h, stats, _drawn(mask), weight, dh, axis, False, out, dresidual_out, own)
     return DropoutAddRMSNormGradients(*gradients[:3])
@@ -316,7 +317,7 @@ def add_rms_norm_backward(dy, h, stats, weight=None, *, dh=None, axis=-1, zero_c
     >>> nf.add_rms_norm_backward(np.array([[1.0, 0.0]]), h, stats).dx.round(4)
     array([[ 0.181 , -0.1358]])
     """
-    own = None if weight is None else np.asarray(weight).dtype
+    own = None if weight is None else borrowed(weight, "weight").dtype
     weight = zero_centered_weight(weight, h) if zero_centered else weight
     return RMSNormGradients(*_backward(dy, h, stats, None, weight, dh, axis, False, None, out, own)[1:3])
 
@@ -343,8 +344,8 @@ def _forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, centred
     weight = parameter(weight, layout, layout.reduced, dtype, "weight", 1)
     bias = parameter(bias, layout, layout.reduced, dtype, "bias", 0)
     eps = checked_eps(eps)
-    checked_out(out, x)
-    checked_out(h_out, x, "h_out")
+    out = checked_out(out, x)
+    h_out = checked_out(h_out, x, "h_out")
     if out is not None and h_out is not None and np.may_share_memory(out, h_out):
         raise ValueError("out and h_out overlap: y and h need memory of their own")
     mask = None if p is None else mask_for(x, p, rng, mask, None, offset)
@@ -381,8 +382,8 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
         raise ValueError(f"h has shape {h.shape} and the mask has {mask.shape}: they must be the same")
     layout = layout_of(h, axis, rows=True)
     dtype = gradient_dtype(h, weight) if own is None or h.itemsize > 2 else own
-    checked_out(out, h)
-    checked_out(dresidual_out, h, "dresidual_out" if mask is not None else "out")
+    out = checked_out(out, h)
+    dresidual_out = checked_out(dresidual_out, h, "dresidual_out" if mask is not None else "out")
     if out is not None and dresidual_out is not None and np.may_share_memory(out, dresidual_out):
         raise ValueError("out and dresidual_out overlap: dx and dresidual need memory of their own")
     weight = parameter(weight, layout, layout.reduced, computing(h.dtype), "weight", 1)

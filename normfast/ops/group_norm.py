@@ -90,7 +90,7 @@ def group_norm_forward(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-
     """
     x = floating(x)
     layout, groups = _grouped(x, num_groups, axis)
-    checked_out(out, x)
+    out = checked_out(out, x)
     weight = parameter(weight, layout, layout.kept, DOUBLE, "weight", 1, out)
     bias = parameter(bias, layout, layout.kept, DOUBLE, "bias", 0, out)
     eps, where = checked_eps(eps), checked_where(where, x)
@@ -140,7 +140,7 @@ def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=
     dy = same_shape(dy, x, "dy")
     dtype = gradient_dtype(x, weight)
     layout, groups = _grouped(x, num_groups, axis)
-    checked_out(out, x)
+    out = checked_out(out, x)
     weight = parameter(weight, layout, layout.kept, DOUBLE, "weight", 1, out)
     where, shape = checked_where(where, x), groups.shape
     dy, x = apart(dy, out), apart(x, out)

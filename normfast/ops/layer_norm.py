@@ -93,7 +93,7 @@ def layer_norm_forward(x, weight=None, bias=None, *, axis=-1, eps=1e-5, where=No
     weight = parameter(weight, layout, layout.reduced, dtype, "weight", 1)
     bias = parameter(bias, layout, layout.reduced, dtype, "bias", 0)
     eps = checked_eps(eps)
-    checked_out(out, x)
+    out = checked_out(out, x)
     where = checked_where(where, x)
     columns = plain and not direct(layout, x) and direct(layout_of(x, axis), x)  # rows would be copied, columns lie ready
     if where is not None or columns:
@@ -147,7 +147,7 @@ def layer_norm_backward(dy, x, stats, weight=None, *, axis=-1, where=None, out=N
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)
     dtype = gradient_dtype(x, weight)
-    checked_out(out, x)
+    out = checked_out(out, x)
     weight = parameter(weight, layout, layout.reduced, computing(x.dtype), "weight", 1, out)
     where = checked_where(where, x)
     if where is not None:

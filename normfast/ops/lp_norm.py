@@ -62,7 +62,7 @@ def lp_norm_forward(x, ord=2, *, axis=-1, eps=1e-12, out=None):
     """
     x, p, eps = floating(x), checked_order(ord), checked_eps(eps)
     layout = layout_of(x, axis, rows=True)
-    checked_out(out, x)
+    out = checked_out(out, x)
     x = apart(x, out)
     y = np.empty_like(x) if out is None else out
     engine, norm = engines.current(), np.zeros(layout.block[2])
@@ -102,7 +102,7 @@ def lp_norm_backward(dy, x, saved, *, ord=2, axis=-1, eps=1e-12, out=None):
     x, p, eps = floating(x), checked_order(ord), checked_eps(eps)
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)
-    checked_out(out, x)
+    out = checked_out(out, x)
     norm = np.asarray(saved, np.float64)
     if norm.shape != layout.kept_shape:
         raise ValueError(f"saved has shape {norm.shape}: an x of shape {x.shape} needs {layout.kept_shape}, its shape without axis")

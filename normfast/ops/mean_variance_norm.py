@@ -52,7 +52,7 @@ def mean_variance_norm_forward(x, *, axis=None, eps=1e-9, out=None):
     """
     x = floating(x)
     layout = layout_of(x, _axes(x, axis))
-    checked_out(out, x)
+    out = checked_out(out, x)
     return normalize(x, layout, (), None, None, checked_eps(eps), out)
 
 
@@ -85,7 +85,7 @@ def mean_variance_norm_backward(dy, x, stats, *, axis=None, out=None):
     """
     x = floating(x)
     dy = same_shape(dy, x, "dy")
-    checked_out(out, x)
+    out = checked_out(out, x)
     return InputGradient(gradients(dy, x, stats, layout_of(x, _axes(x, axis)), (), None, x.dtype, out).dx)
 
 

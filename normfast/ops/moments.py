@@ -8,6 +8,7 @@ import numpy as np
 from normfast import engines
 from normfast.kernels.moments import merge, unmerge
 from normfast.ops._arrays import DOUBLE, checked_where, direct, grouped, layout_of, plain
+from normfast.ops._foreign import borrowed
 from normfast.ops._pieces import Staged, part, shape_of, split
 from normfast.ops._statistics import Accumulator, block_moments, weighted_moments
 
@@ -203,7 +204,7 @@ def _weights(weights, layout):
     """The weights as float64, checked, in the shape that broadcasts to x."""
     if weights is None:
         return None
-    weights = np.asarray(weights)
+    weights = borrowed(weights, "weights")
     if weights.dtype.kind not in "fiub":
         raise TypeError(f"weights must be real numbers, got {weights.dtype}")
     if len(layout.reduced) != 1:

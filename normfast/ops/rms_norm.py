@@ -102,7 +102,7 @@ def rms_norm_forward(x, weight=None, *, axis=-1, eps=1e-5, zero_centered=False, 
     weight = parameter(weight, layout, layout.reduced, dtype, "weight", 1)
     bias = parameter(None, layout, layout.reduced, dtype, "bias", 0)
     eps = checked_eps(eps)
-    checked_out(out, x)
+    out = checked_out(out, x)
     y, _, rstd, var = rows_forward(x, layout, weight, bias, eps, False, out)
     return y, NormStats(None, layout.unpack(rstd, layout.kept), layout.unpack(var, layout.kept), layout.block[3])
 
@@ -148,7 +148,7 @@ def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1, zero_centered=False
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)
     dtype = gradient_dtype(x, weight)
-    checked_out(out, x)
+    out = checked_out(out, x)
     weight = parameter(weight, layout, layout.reduced, computing(x.dtype), "weight", 1, out)
     (rstd,) = statistics(stats, layout, ("rstd",), out)
     dx, dweight, _ = rows_backward(dy, x, layout, np.zeros(rstd.size), rstd, weight, False, out)

@@ -43,7 +43,7 @@ def standardize(x, *, axis=0, ddof=0, out=None):
            [ 1.,  0.]])
     """
     x = real(x)
-    checked_out(out, x)
+    out = checked_out(out, x)
     reduced, kept = _axes(x, axis)
     m, unit = moments_in_units(x, reduced)
     return standardized(x, m.mean, scale_in_units(m, unit, ddof), unit, kept, out)
@@ -83,7 +83,7 @@ def minmax_scale(x, *, axis=0, feature_range=(0, 1), out=None):
            [ 1. ,  0. ]])
     """
     x = real(x)
-    checked_out(out, x)
+    out = checked_out(out, x)
     ends = checked_range(feature_range)
     reduced, _ = _axes(x, axis)
     if x.size == 0:

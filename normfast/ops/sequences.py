@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from normfast.ops._foreign import borrowed
+
 
 def sequence_mask(shape, *, lengths, axis=1):
     """The mask of padded sequences: True at the first lengths[i] positions of sample i.
@@ -31,7 +33,7 @@ def sequence_mask(shape, *, lengths, axis=1):
     >>> nf.batch_norm_forward(x, axis=-1, where=mask)[1].mean
     array([5.])
     """
-    shape, lengths = tuple(shape), np.asarray(lengths)
+    shape, lengths = tuple(shape), borrowed(lengths, "lengths")
     axis = np.lib.array_utils.normalize_axis_index(axis, len(shape))
     if axis == 0:
         raise ValueError("axis is 0, that of the samples: give the axis of the positions")
