@@ -74,10 +74,10 @@ class Transformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _checked(self, x, *, reset=False):
         """The samples as an ndarray of floats, and the names of a frame's columns learned or compared."""
         x = samples(x)
-        dtypes = [np.float64, np.float32, np.float16]
-        if getattr(x, "dtype", None) == "bfloat16":  # which scikit-learn would widen
-            dtypes.append(x.dtype)
-        return validate_data(self, x, reset=reset, dtype=dtypes, ensure_all_finite="allow-nan" if self._keeps_nan else True)
+        wide = x.astype(np.float32) if isinstance(x, np.ndarray) and x.dtype.name == "bfloat16" else x  # a dtype unknown to scikit-learn
+        finite = "allow-nan" if self._keeps_nan else True
+        checked = validate_data(self, wide, reset=reset, dtype=[np.float64, np.float32, np.float16], ensure_all_finite=finite)
+        return checked if wide is x else x
 
     def _ready(self, x):
         """x, and where to write its transform: None for a new array."""
@@ -117,5 +117,5 @@ def like(x, y):
         return y
     if is_tensor(x):
         torch = sys.modules["torch"]
-        return torch.from_numpy(y.view(np.int16)).view(torch.bfloat16) if y.dtype == "bfloat16" else torch.from_numpy(y)
+        return torch.from_numpy(y.view(np.int16)).view(torch.bfloat16) if y.dtype.name == "bfloat16" else torch.from_numpy(y)
     return x.__array_namespace__().asarray(y) if hasattr(x, "__array_namespace__") else y

@@ -29,9 +29,9 @@ def writeable(out, name="out", what="a NumPy array"):
         return out
     if is_tensor(out):
         return _memory_of_tensor(out, name)
+    _on_host(out, name)
     if not hasattr(out, "__dlpack__") or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"{name} must be {what}, got {type(out).__name__}: of other arrays those will do that offer DLPack")
-    _on_host(out, name)
     try:
         return np.from_dlpack(out)
     except (BufferError, RuntimeError) as error:
