@@ -6,11 +6,13 @@ Where scikit-learn is installed (1.6 or newer), estimators are subclasses of its
 
 import inspect
 import sys
+from typing import Any
 
 import numpy as np
 
 from normfast.ops._foreign import borrowed, is_tensor
 from normfast.ops.scaling import real
+from normfast.typing import Array, ArrayLike
 
 try:
     from sklearn import get_config
@@ -71,7 +73,7 @@ class Transformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     _keeps_nan = True
 
-    def _checked(self, x, *, reset=False):
+    def _checked(self, x: ArrayLike, *, reset: bool = False) -> Array:
         """The samples as an ndarray of floats, and the names of a frame's columns learned or compared."""
         x = samples(x)
         wide = x.astype(np.float32) if isinstance(x, np.ndarray) and x.dtype.name == "bfloat16" else x  # a dtype unknown to scikit-learn
@@ -79,7 +81,7 @@ class Transformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         checked = validate_data(self, wide, reset=reset, dtype=[np.float64, np.float32, np.float16], ensure_all_finite=finite)
         return checked if wide is x else x
 
-    def _ready(self, x):
+    def _ready(self, x: ArrayLike) -> tuple[Array, Array | None]:
         """x, and where to write its transform: None for a new array."""
         check_is_fitted(self)
         x = self._checked(x)
@@ -87,7 +89,8 @@ class Transformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _show(self, x, **learned):
         """Take what was learned as attributes, arrays of x's library where scikit-learn is to dispatch."""
-        vars(self).update({name: like(x, value) for name, value in learned.items()})
+        for name, value in learned.items():
+            setattr(self, name, like(x, value))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -96,12 +99,12 @@ class Transformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return tags
 
 
-def samples(x):
+def samples(x: Any) -> Any:
     """Arrays of other libraries as NumPy arrays; frames, whose names matter, and lists as they are."""
     return borrowed(x) if hasattr(x, "__dlpack__") else x
 
 
-def weights_of(sample_weight):
+def weights_of(sample_weight: ArrayLike | None) -> Array | None:
     """The weights of the samples as an array, or None."""
     if sample_weight is None:
         return None
@@ -111,7 +114,7 @@ def weights_of(sample_weight):
     return weights
 
 
-def like(x, y):
+def like(x: Any, y: Any) -> Any:
     """The ndarray y as an array of x's library, over the same memory, where scikit-learn's `array_api_dispatch` asks for that; else y."""
     if isinstance(x, np.ndarray) or not isinstance(y, np.ndarray) or not get_config()["array_api_dispatch"]:
         return y

@@ -14,11 +14,15 @@ newer); else they work alone. Statistics are float64, results have the dtype of 
 array([[0., 0.]])
 """
 
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
 import numpy as np
+from numpy.typing import NDArray
 
 from normfast.estimators import Transformer, check_is_fitted, like, samples, weights_of
 from normfast.ops.batch_norm import batch_norm
-from normfast.ops.covariance import covariance
+from normfast.ops.covariance import Covariance, covariance
 from normfast.ops.scaling import (
     checked_range,
     merged_in_units,
@@ -31,6 +35,7 @@ from normfast.ops.scaling import (
     standardized,
 )
 from normfast.ops.whitening import coloured, whiten, whitened, whitening_matrices
+from normfast.typing import Array, ArrayLike, Float64Array, Whitening
 
 __all__ = ["MinMaxScaler", "Standardizer", "Whitener", "minmax_scale", "standardize", "whiten"]
 
@@ -65,17 +70,22 @@ class Standardizer(Transformer):
     array([[ 4., 20.]])
     """
 
-    def __init__(self, *, with_mean=True, with_std=True, ddof=0, copy=True):
+    mean_: Float64Array
+    var_: Float64Array
+    scale_: Float64Array
+    n_samples_seen_: Any
+
+    def __init__(self, *, with_mean: bool = True, with_std: bool = True, ddof: float = 0, copy: bool = True) -> None:
         self.with_mean = with_mean
         self.with_std = with_std
         self.ddof = ddof
         self.copy = copy
 
-    def fit(self, x, y=None, sample_weight=None):
+    def fit(self, x: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from the rows of x alone; returns self."""
         return self._learn(x, *moments_in_units(self._checked(x, reset=True), (0,), weights_of(sample_weight)))
 
-    def partial_fit(self, x, y=None, sample_weight=None):
+    def partial_fit(self, x: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from the rows of x besides those before; returns self."""
         if not hasattr(self, "mean_"):
             return self.fit(x, y, sample_weight)
@@ -90,14 +100,14 @@ class Standardizer(Transformer):
         self._show(x, n_samples_seen_=m.count if np.ptp(m.count) else np.max(m.count).item())
         return self
 
-    def transform(self, x):
+    def transform(self, x: ArrayLike) -> Array:
         """(x - mean_) / scale_, of x's dtype."""
         values, out = self._ready(x)
         m, unit, scale = self._learned
         mean = m.mean if self.with_mean else np.zeros_like(m.mean)
         return like(x, standardized(values, mean, scale if self.with_std else unit, unit, (1,), out))
 
-    def inverse_transform(self, x):
+    def inverse_transform(self, x: ArrayLike) -> Array:
         """x * scale_ + mean_, of x's dtype."""
         values, out = self._ready(x)
         m, unit, scale = self._learned
@@ -138,16 +148,21 @@ class MinMaxScaler(Transformer):
     array([[2.]])
     """
 
-    def __init__(self, feature_range=(0, 1), *, copy=True, clip=False):
+    data_min_: Float64Array
+    data_max_: Float64Array
+    data_range_: Float64Array
+    n_samples_seen_: int
+
+    def __init__(self, feature_range: tuple[float, float] = (0, 1), *, copy: bool = True, clip: bool = False) -> None:
         self.feature_range = feature_range
         self.copy = copy
         self.clip = clip
 
-    def fit(self, x, y=None):
+    def fit(self, x: ArrayLike, y: Any = None) -> Self:
         """Learn from the rows of x alone; returns self."""
         return self._learn(x, self._checked(x, reset=True), np.nan, np.nan, 0)
 
-    def partial_fit(self, x, y=None):
+    def partial_fit(self, x: ArrayLike, y: Any = None) -> Self:
         """Learn from the rows of x besides those before; returns self."""
         if not hasattr(self, "data_min_"):
             return self.fit(x)
@@ -163,14 +178,14 @@ class MinMaxScaler(Transformer):
         self.n_samples_seen_ = count + len(values)
         return self
 
-    def transform(self, x):
+    def transform(self, x: ArrayLike) -> Array:
         """low + (x - data_min_) / data_range_ * (high - low), of x's dtype."""
         values, out = self._ready(x)
         ends = checked_range(self.feature_range)
         y = rescaled(values, self._learned, ends, out)
         return like(x, np.clip(y, *ends, out=y) if self.clip else y)
 
-    def inverse_transform(self, x):
+    def inverse_transform(self, x: ArrayLike) -> Array:
         """What `transform` brings to x, of x's dtype."""
         values, out = self._ready(x)
         smallest, largest = self._learned
@@ -218,19 +233,32 @@ class Whitener(Transformer):
     """
 
     _keeps_nan = False
+    mean_: Float64Array
+    covariance_: Covariance
+    whitening_: Float64Array
+    coloring_: Float64Array
+    n_samples_seen_: float
 
-    def __init__(self, method="zca", *, n_components=None, shrinkage=0.0, eps=1e-12, ddof=0):
+    def __init__(
+        self,
+        method: Whitening = "zca",
+        *,
+        n_components: int | None = None,
+        shrinkage: float | Literal["oas"] = 0.0,
+        eps: float = 1e-12,
+        ddof: float = 0,
+    ) -> None:
         self.method = method
         self.n_components = n_components
         self.shrinkage = shrinkage
         self.eps = eps
         self.ddof = ddof
 
-    def fit(self, x, y=None, sample_weight=None):
+    def fit(self, x: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from the rows of x alone; returns self."""
         return self._learn(x, covariance(self._checked(x, reset=True), weights=weights_of(sample_weight)))
 
-    def partial_fit(self, x, y=None, sample_weight=None):
+    def partial_fit(self, x: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from the rows of x besides those before; returns self."""
         if not hasattr(self, "covariance_"):
             return self.fit(x, y, sample_weight)
@@ -242,12 +270,12 @@ class Whitener(Transformer):
         self._show(x, mean_=c.mean, whitening_=self._learned[0], coloring_=self._learned[1])
         return self
 
-    def transform(self, x):
+    def transform(self, x: ArrayLike) -> Array:
         """(x - mean_) @ whitening_.T, of x's dtype."""
         check_is_fitted(self)
         return like(x, whitened(self._checked(x), self.covariance_, self._learned[0]))
 
-    def inverse_transform(self, x):
+    def inverse_transform(self, x: ArrayLike) -> Array:
         """x @ coloring_.T + mean_, of x's dtype; what lies in the span of the learned samples comes back."""
         check_is_fitted(self)
         values, coloring = real(samples(x)), self._learned[1]
@@ -255,7 +283,7 @@ class Whitener(Transformer):
             raise ValueError(f"x has shape {values.shape}: it must be (n_samples, {coloring.shape[1]}), what transform gave")
         return like(x, coloured(values, self.covariance_, coloring))
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
         """Names of the columns that `transform` returns: those of the input for "zca", else whitener0, whitener1, ..."""
         names = super().get_feature_names_out(input_features)
         return names if self.method == "zca" else np.array([f"whitener{j}" for j in range(len(self.whitening_))], object)

@@ -1,15 +1,17 @@
 """Arrays of other libraries, and data frames, as NumPy arrays: borrowed where they lie on the CPU, refused where they do not."""
 
 import sys
+from typing import Any
 
 import numpy as np
 
 from normfast.extras import needed
+from normfast.typing import Array
 
 HOST = (1, 3, 11, 13)  # DLPack's numbers of what a CPU can read: its own memory, pinned (CUDA, ROCm) and managed (CUDA) memory
 
 
-def borrowed(x, name="x"):
+def borrowed(x: Any, name: str = "x") -> Array:
     """x as an ndarray: over the same memory if x offers it by `__array__` or DLPack, else a copy."""
     if type(x) is np.ndarray:
         return x
@@ -23,7 +25,7 @@ def borrowed(x, name="x"):
     return _numbers_of_frame(x, array) if array.dtype == object and hasattr(x, "dtypes") else array
 
 
-def writeable(out, name="out", what="a NumPy array"):
+def writeable(out: Any, name: str = "out", what: str = "a NumPy array") -> Array:
     """What takes a result as an ndarray over the same memory; whether that may be written its flags tell."""
     if isinstance(out, np.ndarray) and not isinstance(out, np.ma.MaskedArray):
         return out

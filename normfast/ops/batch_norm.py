@@ -25,9 +25,21 @@ from normfast.ops._norm import Course, gradients, normalize
 from normfast.ops._rows import without_dependence
 from normfast.ops._stats import NormGradients, NormStats
 from normfast.ops.activation import checked_activation, code_of, run_activation_backward, run_own
+from normfast.typing import Activation, Array, ArrayLike, Axis, Writeable
 
 
-def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, activation=None, out=None):
+def batch_norm(
+    x: ArrayLike,
+    mean: ArrayLike,
+    var: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: Axis = 1,
+    eps: float = 1e-5,
+    activation: Activation = None,
+    out: Writeable | None = None,
+) -> Array:
     """Normalize each channel by given statistics, as at inference: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
     Parameters
@@ -100,7 +112,18 @@ def _channels(values, layout, name, default=None, out=None):
     return parameter(values, layout, layout.kept, DOUBLE, name, default, out).reshape(layout.block[::2])
 
 
-def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, activation=None, ord=2, where=None, out=None):
+def batch_norm_forward(
+    x: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: Axis = 1,
+    eps: float = 1e-5,
+    activation: Activation = None,
+    ord: float = 2,
+    where: ArrayLike | None = None,
+    out: Writeable | None = None,
+) -> tuple[Array, NormStats]:
     """Normalize each channel by the statistics of this batch, as in training.
 
     Parameters
@@ -161,7 +184,19 @@ def checked_ord(ord):
     return ord
 
 
-def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activation=None, ord=2, where=None, out=None):
+def batch_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    stats: NormStats,
+    weight: ArrayLike | None = None,
+    *,
+    bias: ArrayLike | None = None,
+    axis: Axis = 1,
+    activation: Activation = None,
+    ord: float = 2,
+    where: ArrayLike | None = None,
+    out: Writeable | None = None,
+) -> NormGradients:
     """Gradients of `batch_norm_forward`, from the gradient dy of y.
 
     Parameters
@@ -227,7 +262,15 @@ def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activat
     return NormGradients(dx, layout.unpack(dweight.astype(dtype), layout.kept), layout.unpack(dbias.astype(dtype), layout.kept))
 
 
-def update_running(running_mean, running_var, stats, *, momentum=0.1, ddof=1, num_batches=None):
+def update_running(
+    running_mean: Writeable,
+    running_var: Writeable,
+    stats: NormStats,
+    *,
+    momentum: float | None = 0.1,
+    ddof: float = 1,
+    num_batches: int | None = None,
+) -> None:
     """Fold the statistics of a batch into running ones, in place: running += momentum * (batch - running).
 
     Parameters

@@ -1,6 +1,6 @@
 """What follows a matmul in a feed-forward block, in one sweep: bias, activation and dropout."""
 
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -18,16 +18,28 @@ from normfast.ops._arrays import (
 from normfast.ops._rows import pieces_of_rows
 from normfast.ops.activation import checked_activation
 from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, mask_for, scale_kept
+from normfast.typing import Activation, Array, ArrayLike, Axis, Rng, Writeable
 
 
 class BiasGradients(NamedTuple):
     """Gradients of bias, activation and dropout with respect to x and bias."""
 
-    dx: np.ndarray
-    dbias: np.ndarray
+    dx: Array
+    dbias: Array
 
 
-def bias_activation_dropout(x, bias=None, *, activation="gelu", p=0.5, rng=None, mask=None, offset=0, axis=-1, out=None):
+def bias_activation_dropout(
+    x: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    activation: Activation = "gelu",
+    p: float = 0.5,
+    rng: Rng = None,
+    mask: DropoutMask | ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: Axis = -1,
+    out: Writeable | None = None,
+) -> Array:
     """y = dropout(f(x + bias)).
 
     Parameters
@@ -64,7 +76,18 @@ def bias_activation_dropout(x, bias=None, *, activation="gelu", p=0.5, rng=None,
     return bias_activation_dropout_forward(x, bias, activation=activation, p=p, rng=rng, mask=mask, offset=offset, axis=axis, out=out)[0]
 
 
-def bias_activation_dropout_forward(x, bias=None, *, activation="gelu", p=0.5, rng=None, mask=None, offset=0, axis=-1, out=None):
+def bias_activation_dropout_forward(
+    x: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    activation: Activation = "gelu",
+    p: float = 0.5,
+    rng: Rng = None,
+    mask: DropoutMask | ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: Axis = -1,
+    out: Writeable | None = None,
+) -> tuple[Array, DropoutMask]:
     """As `bias_activation_dropout`, and the mask that `bias_activation_dropout_backward` needs beside x.
 
     Returns
@@ -98,7 +121,16 @@ def bias_activation_dropout_forward(x, bias=None, *, activation="gelu", p=0.5, r
     return y, mask
 
 
-def bias_activation_dropout_backward(dy, x, mask, bias=None, *, activation="gelu", axis=-1, out=None):
+def bias_activation_dropout_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    mask: DropoutMask,
+    bias: ArrayLike | None = None,
+    *,
+    activation: Activation = "gelu",
+    axis: Axis = -1,
+    out: Writeable | None = None,
+) -> BiasGradients:
     """Gradients of `bias_activation_dropout`, from the gradient dy of y.
 
     Parameters

@@ -1,11 +1,15 @@
 """Masks of padded sequences, for the `where` of the norms."""
 
+from collections.abc import Iterable
+
 import numpy as np
+from numpy.typing import NDArray
 
 from normfast.ops._foreign import borrowed
+from normfast.typing import ArrayLike
 
 
-def sequence_mask(shape, *, lengths, axis=1):
+def sequence_mask(shape: Iterable[int], *, lengths: ArrayLike, axis: int = 1) -> NDArray[np.bool_]:
     """The mask of padded sequences: True at the first lengths[i] positions of sample i.
 
     Parameters
