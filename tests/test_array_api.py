@@ -1,6 +1,8 @@
 """Arrays of other libraries: every operation takes them, borrows their memory, other devices raise; estimators give back what they got."""
 
+import doctest
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +177,35 @@ def on_device1():
     return strict.ones((3, 4), device=strict.Device("device1"))
 
 
+def test_nulls_are_nan():
+    for name, make in (
+        ("pyarrow", lambda module: module.array([1.0, None, 3.0])),
+        ("pyarrow", lambda module: module.table({"a": [1, None, 3]})),
+        ("polars", lambda module: module.Series([1, None, 3])),
+        ("polars", lambda module: module.DataFrame({"a": [1.0, None, 3.0]})),
+    ):
+        y = standardize(make(pytest.importorskip(name, reason=f"{name} is not installed")))
+        assert np.array_equal(y.ravel(), [-1.0, np.nan, 1.0], equal_nan=True)
+
+
+def test_layers_take_tensors(rng):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    x, dy = rng.standard_normal((2, 6, 4)).astype(np.float32)
+    for make in (
+        lambda: nf.layers.BatchNorm(4),
+        lambda: nf.layers.Dense(4, 4, norm="layer", activation="gelu", dropout=0.5, rng=0),
+        lambda: nf.layers.Sequential(nf.layers.Dropout(0.5, rng=0), nf.layers.RMSNorm(4)),
+    ):
+        layer, twin = make(), make()
+        assert layer(torch.from_numpy(x)).tolist() == twin(x).tolist()
+        assert layer.backward(torch.from_numpy(dy)).tolist() == twin.backward(dy).tolist()
+        y = layer.eval()(torch.from_numpy(x))
+        assert type(y) is np.ndarray
+        assert y.tolist() == twin.eval()(x).tolist()
+    out = torch.empty(6, 4)
+    assert nf.layers.Dropout(0.5).eval()(x, out=out).tolist() == out.tolist() == x.tolist()
+
+
 def test_read_only_memory_is_no_result():
     x = np.ones((3, 4))
     locked = x.copy()
@@ -261,3 +292,11 @@ def test_in_place_on_a_tensors_memory(rng):
         y = Standardizer(copy=False).fit_transform(tensor)
     assert y.data_ptr() == tensor.data_ptr()
     assert x.tolist() == expected.tolist()
+
+
+def test_the_examples_of_the_page():
+    for name in ("torch", "pandas", "sklearn"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    page = Path(__file__).parents[1] / "docs" / "interoperability.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert (failed, tried > 10) == (0, True)
