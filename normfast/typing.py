@@ -1,4 +1,4 @@
-"""The types of the public signatures, for code of your own that is checked by mypy or pyright.
+"""The types of the public signatures, for code of your own that is checked by mypy or another of its kind.
 
 >>> import numpy as np, normfast as nf
 >>> from normfast.typing import Array, ArrayLike
