@@ -8,6 +8,7 @@ True
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from normfast.config import show_config
 from normfast.engines import set_engine, use_engine
@@ -139,10 +140,14 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+if TYPE_CHECKING:
+    from normfast import diagnostics, inference, layers, preprocessing, pruning
+    from normfast.inference import mc_predict, recalibrate
+else:
 
-def __getattr__(name):
-    if name in ("diagnostics", "inference", "layers", "preprocessing", "pruning"):  # imported when first used
-        return import_module(f"normfast.{name}")
-    if name in ("mc_predict", "recalibrate"):
-        return getattr(import_module("normfast.inference"), name)
-    raise AttributeError(f"module 'normfast' has no attribute {name!r}")
+    def __getattr__(name):
+        if name in ("diagnostics", "inference", "layers", "preprocessing", "pruning"):  # imported when first used
+            return import_module(f"normfast.{name}")
+        if name in ("mc_predict", "recalibrate"):
+            return getattr(import_module("normfast.inference"), name)
+        raise AttributeError(f"module 'normfast' has no attribute {name!r}")

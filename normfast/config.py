@@ -1,12 +1,18 @@
 """What this installation runs on: `show_config`."""
 
+from typing import Any, Literal, overload
+
 import numpy as np
 
 from normfast import engines
 from normfast.engines.threads import get_num_threads
 
 
-def show_config(mode="stdout"):
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
+def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
     """Show the engines, instruction sets and threads that calls use here.
 
     Parameters
@@ -26,7 +32,7 @@ def show_config(mode="stdout"):
 
     import normfast
 
-    config = {
+    config: dict[str, Any] = {
         "normfast": normfast.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,

@@ -16,22 +16,25 @@ layer   kind       training  inference  ratio
 
 import copy
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from normfast.layers import Activation, BatchNorm, Dropout
+from normfast.layers import Activation, BatchNorm, Dropout, Layer
 from normfast.layers.norms import Norm
 from normfast.ops._arrays import floating
 from normfast.ops.activation import activation, activation_backward
 from normfast.ops.moments import moments
+from normfast.typing import ArrayLike, Rng
+
+Row = TypeVar("Row", bound=NamedTuple)
 
 
-class Report(tuple):
+class Report(tuple[Row, ...]):
     """Rows of one kind, one for each layer; printed, they are a table."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         if not self:
             return "(no such layers)"
         cells = [self[0]._fields, *([value if isinstance(value, str) else f"{value:.3g}" for value in row] for row in self)]
@@ -81,7 +84,7 @@ class Saturation(NamedTuple):
     dead: float
 
 
-def variance_shift(model, x, *, rng=None):
+def variance_shift(model: Layer, x: ArrayLike, *, rng: Rng = None) -> Report[VarianceShift]:
     """Compare the variance of every norm layer's input in training, with dropout on, and at inference.
 
     Dropout before a batch norm scales the variance that the norm learns by up to 1 / (1 - p), which is missing at inference.
@@ -116,7 +119,7 @@ def variance_shift(model, x, *, rng=None):
     """
     model = copy.deepcopy(model)
     generator = None if rng is None else np.random.default_rng(rng)
-    seen = {}
+    seen: dict[tuple[str, str], float] = {}
     for name, layer in model.named_modules():
         if isinstance(layer, Dropout) and generator is not None:
             layer.rng = generator
@@ -137,7 +140,7 @@ def _note_variance(seen, name, norm, x):
     seen[name, type(norm).__name__] = float(np.mean(variances))
 
 
-def saturation(model, x, *, bound=0.01):
+def saturation(model: Layer, x: ArrayLike, *, bound: float = 0.01) -> Report[Saturation]:
     """Share of the units of each activation that have next to no gradient.
 
     Parameters
@@ -168,7 +171,7 @@ def saturation(model, x, *, bound=0.01):
     Saturation(layer='', activation='tanh', saturated=0.75, dead=0.5)
     """
     model = copy.deepcopy(model)
-    rows = {}
+    rows: dict[str, Saturation] = {}
     for name, layer in model.named_modules():
         function = getattr(layer, "activation", None)
         if function in (None, "identity"):
@@ -177,7 +180,9 @@ def saturation(model, x, *, bound=0.01):
             layer.observer = partial(_note_saturation, rows, name, function, bound)
         elif isinstance(layer, BatchNorm):  # takes the function out of the norm's sweep, to see what it is given
             layer.activation = None
-            layer.forward = partial(_forward_in_two, layer.forward, partial(_note_saturation, rows, name, function, bound), function)
+            vars(layer)["forward"] = partial(
+                _forward_in_two, layer.forward, partial(_note_saturation, rows, name, function, bound), function
+            )
     model(x)
     return Report(rows.values())
 

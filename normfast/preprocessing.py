@@ -14,12 +14,15 @@ newer); else they work alone. Statistics are float64, results have the dtype of 
 array([[0., 0.]])
 """
 
-import inspect
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
+from normfast.estimators import Transformer, check_is_fitted, like, samples, weights_of
 from normfast.ops.batch_norm import batch_norm
-from normfast.ops.covariance import covariance
+from normfast.ops.covariance import Covariance, covariance
 from normfast.ops.scaling import (
     checked_range,
     merged_in_units,
@@ -32,83 +35,12 @@ from normfast.ops.scaling import (
     standardized,
 )
 from normfast.ops.whitening import coloured, whiten, whitened, whitening_matrices
-
-try:
-    from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-    from sklearn.utils.validation import check_is_fitted, validate_data
-except ImportError:
-
-    class BaseEstimator:
-        def get_params(self, deep=True):
-            return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-        def set_params(self, **params):
-            if unknown := params.keys() - self.get_params().keys():
-                raise ValueError(f"{type(self).__name__} has no parameters {sorted(unknown)}: it has {sorted(self.get_params())}")
-            vars(self).update(params)
-            return self
-
-    class OneToOneFeatureMixin:
-        def get_feature_names_out(self, input_features=None):
-            check_is_fitted(self)
-            return np.array([f"x{j}" for j in range(self.n_features_in_)] if input_features is None else input_features, object)
-
-    class TransformerMixin:
-        def fit_transform(self, x, y=None, **options):
-            return self.fit(x, y, **options).transform(x)
-
-    def check_is_fitted(estimator):
-        if not hasattr(estimator, "n_features_in_"):
-            raise ValueError(f"this {type(estimator).__name__} has learned nothing yet: call fit or partial_fit first")
-
-    def validate_data(estimator, x, *, reset, dtype, ensure_all_finite):
-        x = real(x)
-        if x.ndim != 2 or x.size == 0:
-            raise ValueError(f"x has shape {x.shape}: it must be (n_samples, n_features) with one or more of each")
-        if np.isinf(x).any() or (ensure_all_finite is True and np.isnan(x).any()):
-            raise ValueError("x has NaN or infinity: take them out first")
-        if reset:
-            estimator.n_features_in_ = x.shape[1]
-        if x.shape[1] != estimator.n_features_in_:
-            raise ValueError(f"x has {x.shape[1]} features, but {type(estimator).__name__} has learned {estimator.n_features_in_}")
-        return x
-
+from normfast.typing import Array, ArrayLike, Float64Array, Whitening
 
 __all__ = ["MinMaxScaler", "Standardizer", "Whitener", "minmax_scale", "standardize", "whiten"]
 
 
-class _Transformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """What the estimators share."""
-
-    _keeps_nan = True
-
-    def _checked(self, x, *, reset=False):
-        finite = "allow-nan" if self._keeps_nan else True
-        return validate_data(self, x, reset=reset, dtype=[np.float64, np.float32, np.float16], ensure_all_finite=finite)
-
-    def _ready(self, x):
-        """x, and where to write its transform: None for a new array."""
-        check_is_fitted(self)
-        x = self._checked(x)
-        return x, None if self.copy or not x.flags.writeable else x
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self._keeps_nan
-        tags.transformer_tags.preserves_dtype = ["float64", "float32", "float16"]
-        return tags
-
-
-def _weights(sample_weight):
-    if sample_weight is None:
-        return None
-    weights = np.asarray(sample_weight)
-    if not weights.any():
-        raise ValueError("sample_weight is zero everywhere: one sample at least must take part")
-    return weights
-
-
-class Standardizer(_Transformer):
+class Standardizer(Transformer):
     """Bring each column to mean 0 and standard deviation 1, by the statistics of the samples that it has learned.
 
     Parameters
@@ -138,47 +70,54 @@ class Standardizer(_Transformer):
     array([[ 4., 20.]])
     """
 
-    def __init__(self, *, with_mean=True, with_std=True, ddof=0, copy=True):
+    mean_: Float64Array
+    var_: Float64Array
+    scale_: Float64Array
+    n_samples_seen_: Any
+
+    def __init__(self, *, with_mean: bool = True, with_std: bool = True, ddof: float = 0, copy: bool = True) -> None:
         self.with_mean = with_mean
         self.with_std = with_std
         self.ddof = ddof
         self.copy = copy
 
-    def fit(self, x, y=None, sample_weight=None):
+    def fit(self, x: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from the rows of x alone; returns self."""
-        return self._learn(moments_in_units(self._checked(x, reset=True), (0,), _weights(sample_weight)))
+        return self._learn(x, *moments_in_units(self._checked(x, reset=True), (0,), weights_of(sample_weight)))
 
-    def partial_fit(self, x, y=None, sample_weight=None):
+    def partial_fit(self, x: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from the rows of x besides those before; returns self."""
         if not hasattr(self, "mean_"):
             return self.fit(x, y, sample_weight)
-        chunk = moments_in_units(self._checked(x), (0,), _weights(sample_weight))
-        return self._learn(merged_in_units(self._moments, self._unit, *chunk))
+        chunk = moments_in_units(self._checked(x), (0,), weights_of(sample_weight))
+        return self._learn(x, *merged_in_units(*self._learned[:2], *chunk))
 
-    def _learn(self, moments_and_unit):
-        self._moments, self._unit = m, unit = moments_and_unit
-        self._scale = scale_in_units(m, unit, self.ddof)
+    def _learn(self, x, m, unit):
+        scale = scale_in_units(m, unit, self.ddof)
+        self._learned = m, unit, scale
         with np.errstate(over="ignore"):
-            self.mean_, self.var_, self.scale_ = m.mean / unit, m.var(self.ddof) / unit / unit, self._scale / unit
-        self.n_samples_seen_ = m.count if np.ptp(m.count) else np.max(m.count).item()
+            self._show(x, mean_=m.mean / unit, var_=m.var(self.ddof) / unit / unit, scale_=scale / unit)
+        self._show(x, n_samples_seen_=m.count if np.ptp(m.count) else np.max(m.count).item())
         return self
 
-    def transform(self, x):
+    def transform(self, x: ArrayLike) -> Array:
         """(x - mean_) / scale_, of x's dtype."""
-        x, out = self._ready(x)
-        mean = self._moments.mean if self.with_mean else np.zeros_like(self.mean_)
-        scale = self._scale if self.with_std else self._unit
-        return standardized(x, mean, scale, self._unit, (1,), out)
+        values, out = self._ready(x)
+        m, unit, scale = self._learned
+        mean = m.mean if self.with_mean else np.zeros_like(m.mean)
+        return like(x, standardized(values, mean, scale if self.with_std else unit, unit, (1,), out))
 
-    def inverse_transform(self, x):
+    def inverse_transform(self, x: ArrayLike) -> Array:
         """x * scale_ + mean_, of x's dtype."""
-        x, out = self._ready(x)
-        one = np.ones_like(self.mean_)
-        scale, mean = self.scale_ if self.with_std else None, self.mean_ if self.with_mean else None
-        return batch_norm(x, 0 * one, one, scale, mean, axis=1, eps=0, out=out)
+        values, out = self._ready(x)
+        m, unit, scale = self._learned
+        with np.errstate(over="ignore"):
+            weight, bias = scale / unit if self.with_std else None, m.mean / unit if self.with_mean else None
+        one = np.ones_like(unit)
+        return like(x, batch_norm(values, 0 * one, one, weight, bias, axis=1, eps=0, out=out))
 
 
-class MinMaxScaler(_Transformer):
+class MinMaxScaler(Transformer):
     """Bring the smallest value of each column to the one end of a range and the largest to the other, both exactly.
 
     Parameters
@@ -209,45 +148,52 @@ class MinMaxScaler(_Transformer):
     array([[2.]])
     """
 
-    def __init__(self, feature_range=(0, 1), *, copy=True, clip=False):
+    data_min_: Float64Array
+    data_max_: Float64Array
+    data_range_: Float64Array
+    n_samples_seen_: int
+
+    def __init__(self, feature_range: tuple[float, float] = (0, 1), *, copy: bool = True, clip: bool = False) -> None:
         self.feature_range = feature_range
         self.copy = copy
         self.clip = clip
 
-    def fit(self, x, y=None):
+    def fit(self, x: ArrayLike, y: Any = None) -> Self:
         """Learn from the rows of x alone; returns self."""
-        return self._learn(self._checked(x, reset=True), np.nan, np.nan, 0)
+        return self._learn(x, self._checked(x, reset=True), np.nan, np.nan, 0)
 
-    def partial_fit(self, x, y=None):
+    def partial_fit(self, x: ArrayLike, y: Any = None) -> Self:
         """Learn from the rows of x besides those before; returns self."""
         if not hasattr(self, "data_min_"):
             return self.fit(x)
-        return self._learn(self._checked(x), self.data_min_, self.data_max_, self.n_samples_seen_)
+        return self._learn(x, self._checked(x), *self._learned, self.n_samples_seen_)
 
-    def _learn(self, x, smallest, largest, count):
+    def _learn(self, x, values, smallest, largest, count):
         checked_range(self.feature_range)
-        self.data_min_ = np.fmin(smallest, np.fmin.reduce(x, axis=0), dtype=np.float64)
-        self.data_max_ = np.fmax(largest, np.fmax.reduce(x, axis=0), dtype=np.float64)
+        smallest = np.fmin(smallest, np.fmin.reduce(values, axis=0), dtype=np.float64)
+        largest = np.fmax(largest, np.fmax.reduce(values, axis=0), dtype=np.float64)
+        self._learned = smallest, largest
         with np.errstate(over="ignore"):
-            self.data_range_ = self.data_max_ - self.data_min_
-        self.n_samples_seen_ = count + len(x)
+            self._show(x, data_min_=smallest, data_max_=largest, data_range_=largest - smallest)
+        self.n_samples_seen_ = count + len(values)
         return self
 
-    def transform(self, x):
+    def transform(self, x: ArrayLike) -> Array:
         """low + (x - data_min_) / data_range_ * (high - low), of x's dtype."""
-        x, out = self._ready(x)
+        values, out = self._ready(x)
         ends = checked_range(self.feature_range)
-        y = rescaled(x, (self.data_min_, self.data_max_), ends, out)
-        return np.clip(y, *ends, out=y) if self.clip else y
+        y = rescaled(values, self._learned, ends, out)
+        return like(x, np.clip(y, *ends, out=y) if self.clip else y)
 
-    def inverse_transform(self, x):
+    def inverse_transform(self, x: ArrayLike) -> Array:
         """What `transform` brings to x, of x's dtype."""
-        x, out = self._ready(x)
-        largest = np.where(self.data_max_ == self.data_min_, self.data_min_ + 1, self.data_max_)
-        return rescaled(x, checked_range(self.feature_range), (self.data_min_, largest), out)
+        values, out = self._ready(x)
+        smallest, largest = self._learned
+        largest = np.where(largest == smallest, smallest + 1, largest)
+        return like(x, rescaled(values, checked_range(self.feature_range), (smallest, largest), out))
 
 
-class Whitener(_Transformer):
+class Whitener(Transformer):
     """Bring samples to mean 0 and the identity as covariance, by the statistics of the samples that it has learned.
 
     Parameters
@@ -287,44 +233,57 @@ class Whitener(_Transformer):
     """
 
     _keeps_nan = False
+    mean_: Float64Array
+    covariance_: Covariance
+    whitening_: Float64Array
+    coloring_: Float64Array
+    n_samples_seen_: float
 
-    def __init__(self, method="zca", *, n_components=None, shrinkage=0.0, eps=1e-12, ddof=0):
+    def __init__(
+        self,
+        method: Whitening = "zca",
+        *,
+        n_components: int | None = None,
+        shrinkage: float | Literal["oas"] = 0.0,
+        eps: float = 1e-12,
+        ddof: float = 0,
+    ) -> None:
         self.method = method
         self.n_components = n_components
         self.shrinkage = shrinkage
         self.eps = eps
         self.ddof = ddof
 
-    def fit(self, x, y=None, sample_weight=None):
+    def fit(self, x: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from the rows of x alone; returns self."""
-        return self._learn(covariance(self._checked(x, reset=True), weights=_weights(sample_weight)))
+        return self._learn(x, covariance(self._checked(x, reset=True), weights=weights_of(sample_weight)))
 
-    def partial_fit(self, x, y=None, sample_weight=None):
+    def partial_fit(self, x: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from the rows of x besides those before; returns self."""
         if not hasattr(self, "covariance_"):
             return self.fit(x, y, sample_weight)
-        return self._learn(self.covariance_ + covariance(self._checked(x), weights=_weights(sample_weight)))
+        return self._learn(x, self.covariance_ + covariance(self._checked(x), weights=weights_of(sample_weight)))
 
-    def _learn(self, c):
-        options = self.method, self.n_components, self.shrinkage, self.eps, self.ddof
-        self.whitening_, self.coloring_ = whitening_matrices(c, *options)
-        self.covariance_, self.mean_, self.n_samples_seen_ = c, c.mean, c.count
+    def _learn(self, x, c):
+        self._learned = whitening_matrices(c, self.method, self.n_components, self.shrinkage, self.eps, self.ddof)
+        self.covariance_, self.n_samples_seen_ = c, c.count
+        self._show(x, mean_=c.mean, whitening_=self._learned[0], coloring_=self._learned[1])
         return self
 
-    def transform(self, x):
+    def transform(self, x: ArrayLike) -> Array:
         """(x - mean_) @ whitening_.T, of x's dtype."""
         check_is_fitted(self)
-        return whitened(self._checked(x), self.covariance_, self.whitening_)
+        return like(x, whitened(self._checked(x), self.covariance_, self._learned[0]))
 
-    def inverse_transform(self, x):
+    def inverse_transform(self, x: ArrayLike) -> Array:
         """x @ coloring_.T + mean_, of x's dtype; what lies in the span of the learned samples comes back."""
         check_is_fitted(self)
-        x = real(x)
-        if x.ndim != 2 or x.shape[1] != len(self.whitening_):
-            raise ValueError(f"x has shape {x.shape}: it must be (n_samples, {len(self.whitening_)}), what transform gave")
-        return coloured(x, self.covariance_, self.coloring_)
+        values, coloring = real(samples(x)), self._learned[1]
+        if values.ndim != 2 or values.shape[1] != coloring.shape[1]:
+            raise ValueError(f"x has shape {values.shape}: it must be (n_samples, {coloring.shape[1]}), what transform gave")
+        return like(x, coloured(values, self.covariance_, coloring))
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
         """Names of the columns that `transform` returns: those of the input for "zca", else whitener0, whitener1, ..."""
         names = super().get_feature_names_out(input_features)
         return names if self.method == "zca" else np.array([f"whitener{j}" for j in range(len(self.whitening_))], object)

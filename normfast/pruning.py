@@ -14,18 +14,21 @@ True
 """
 
 import copy
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from normfast.layers import Activation, BatchNorm, Dense, Dropout, Parameter, Sequential
+from normfast.layers import Activation, BatchNorm, Dense, Dropout, Layer, Parameter, Sequential
+
+Network = TypeVar("Network", bound=Layer)
 
 
 class Path(NamedTuple):
     """The Dense layer that makes channels, what they go through as pairs of name and layer, and the Dense layer that takes them."""
 
     source: Dense
-    between: list
+    between: list[tuple[str, Layer]]
     sink: Dense
 
 
@@ -40,7 +43,9 @@ def _parts(model, prefix=""):
 
 def _paths(model):
     """A `Path` for each two Dense layers that follow each other."""
-    paths, source, between = [], None, []
+    paths: list[Path] = []
+    between: list[tuple[str, Layer]] = []
+    source = None
     for name, layer in _parts(model):
         if isinstance(layer, Dense):
             if source is not None:
@@ -59,7 +64,7 @@ def _ranked_norms(model):
     return [(name, norm) for name, norm in norms if name in inner or name not in parts]
 
 
-def rank(model):
+def rank(model: Layer) -> NDArray[np.void]:
     """The channels of all batch norms inside the network, ordered by |gamma|, the smallest first.
 
     Parameters
@@ -88,7 +93,7 @@ def rank(model):
     return ranked[np.argsort(ranked["gamma"], kind="stable")]
 
 
-def threshold(model, share):
+def threshold(model: Layer, share: float) -> float:
     """The |gamma| up to which channels are cut so that the given share of them goes.
 
     Parameters
@@ -122,7 +127,7 @@ def _count(ranked, share):
     return round(share * len(ranked))
 
 
-def l1_subgradient(model, strength):
+def l1_subgradient(model: Layer, strength: float) -> None:
     """Add the gradient of strength * sum(|gamma|) to the gradients of the gammas that `rank` lists, after a backward pass.
 
     Parameters
@@ -150,7 +155,7 @@ def l1_subgradient(model, strength):
         gamma.grad = gamma.grad + (strength * np.sign(gamma.data)).astype(gamma.grad.dtype)
 
 
-def prune(model, *, share=None, threshold=None):
+def prune(model: Network, *, share: float | None = None, threshold: float | None = None) -> Network:
     """A smaller model without the channels of the smallest |gamma|.
 
     Parameters

@@ -11,12 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import agree
 
+import normfast as nf
 from normfast.preprocessing import MinMaxScaler, Standardizer, Whitener, minmax_scale, standardize, whiten
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline, make_union
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 METHODS = ("zca", "pca", "cholesky")
@@ -122,6 +125,72 @@ def test_data_frames_and_pipelines(rng):
     agree(model[0].mean_, np.average(frame, axis=0, weights=weights), "weighted mean", units=4)
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames_come_out_as_frames(library, rng):
+    module = pytest.importorskip(library, reason=f"{library} is not installed")
+    x = rng.standard_normal((20, 3)) @ rng.standard_normal((3, 3))
+    frame = module.DataFrame(dict(zip("abc", x.T.copy(), strict=True)))
+    if library == "pandas":
+        frame.index = module.Index([f"row{i}" for i in range(20)][::-1], name="key")
+    for estimator in ALL:
+        plain = clone(estimator).fit(x)
+        framed = clone(estimator).set_output(transform=library).fit(frame)
+        y = framed.transform(frame)
+        assert type(y) is module.DataFrame
+        assert list(y.columns) == list(framed.get_feature_names_out())
+        agree(y.to_numpy(), plain.transform(x), "frame", units=1e4, scale=1.0)  # whose columns may lie apart
+        assert type(framed.inverse_transform(y)) is np.ndarray  # as in scikit-learn
+        if library == "pandas":
+            assert y.index.equals(frame.index)
+            assert y.index.name == "key"
+        assert type(clone(framed).fit_transform(frame)) is module.DataFrame
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_columns_unions_and_searches(library, rng):
+    module = pytest.importorskip(library, reason=f"{library} is not installed")
+    frame = module.DataFrame(dict(zip("abcd", rng.standard_normal((4, 60)) + 1e3, strict=True)))
+    label = frame["a"].to_numpy() > 1e3
+    split = make_column_transformer((Standardizer(), ["a", "b"]), (MinMaxScaler(), ["c"]), (Whitener("pca"), ["b", "d"]), remainder="drop")
+    y = split.set_output(transform=library).fit_transform(frame)
+    names = ["standardizer__a", "standardizer__b", "minmaxscaler__c", "whitener__whitener0", "whitener__whitener1"]
+    assert (type(y), list(y.columns)) == (module.DataFrame, names)
+    agree(y.to_numpy()[:, 2:3], minmax_scale(frame.to_numpy()[:, 2:3]), "column", units=1)
+    y = make_union(Standardizer(), Whitener("zca")).set_output(transform=library).fit_transform(frame)
+    assert list(y.columns) == [*(f"standardizer__{name}" for name in "abcd"), *(f"whitener__{name}" for name in "abcd")]
+    model = make_pipeline(Standardizer(), Whitener("pca"), LogisticRegression())
+    search = GridSearchCV(model, {"whitener__n_components": [1, 4], "standardizer__ddof": [0, 1]}, cv=3).fit(frame, label)
+    assert search.best_params_["whitener__n_components"] == 4
+    assert search.best_score_ > 0.9
+
+
+@pytest.mark.parametrize("dtype", ["Float64", "Float32", "Int64", "double[pyarrow]", "int64[pyarrow]", "float64"])
+@pytest.mark.parametrize("columns", [1, 3])
+def test_missing_values_of_frames_are_nan(dtype, columns, rng):
+    """They take no part and stay, whatever the dtype that allows them."""
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    if "pyarrow" in dtype:
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    x = rng.integers(0, 9, (20, columns)).astype(np.float64)
+    holes = x.copy()
+    holes[3, 0] = np.nan
+    for values in (x, holes):
+        series = {f"c{j}": pandas.array([None if np.isnan(v) else v for v in values[:, j]], dtype=dtype) for j in range(columns)}
+        frame = pandas.DataFrame(series)
+        expected = standardize(values)
+        for y in (standardize(frame), standardize(frame["c0"]), Standardizer().fit_transform(frame)):
+            shown = expected if y.ndim == 2 else expected[:, 0]
+            assert np.allclose(y, shown, rtol=1e-6 if y.dtype == np.float32 else 1e-13, atol=1e-6, equal_nan=True)
+        assert standardize(frame).dtype == (np.float32 if dtype == "Float32" else np.float64)
+        assert np.allclose(nf.moments(frame, 0, nan_policy="omit").mean, np.nanmean(values, axis=0))
+        if np.isnan(values).any():
+            with pytest.raises(ValueError, match="contains NaN"):
+                Whitener().fit(frame)
+    words = pandas.DataFrame({"a": ["1", "2"], "b": pandas.array([1, 2], dtype="Int64")})
+    with pytest.raises(TypeError, match="got dtype object"):
+        standardize(words)
+
+
 X = np.arange(12.0).reshape(6, 2)
 
 
@@ -184,6 +253,22 @@ for estimator, f in ((Standardizer(), standardize), (MinMaxScaler(), minmax_scal
     assert len(estimator.get_feature_names_out()) == 3
     copy = type(estimator)().set_params(**estimator.get_params())
     assert np.abs(copy.partial_fit(x[:20]).partial_fit(x[20:]).transform(x) - y).max() < 1e-12
+class Lent:  # an array of another library
+    def __init__(self, array):
+        self.__dlpack__, self.__dlpack_device__ = array.__dlpack__, array.__dlpack_device__
+class Frame:
+    columns = ["a", "b", "c"]
+    def __init__(self, array, columns=columns):
+        self.array, self.columns = array, columns
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+for make in (Standardizer, MinMaxScaler, Whitener):
+    y = make().fit_transform(x)
+    assert make().fit_transform(Lent(x)).tolist() == y.tolist()
+    framed = make().fit(Frame(x))
+    assert framed.transform(Frame(x)).tolist() == framed.transform(x).tolist() == y.tolist()
+    assert list(framed.feature_names_in_) == list(framed.get_feature_names_out()) == ["a", "b", "c"]
+    assert not hasattr(framed.fit(x), "feature_names_in_")
 def error(call):
     try:
         call()
@@ -194,6 +279,7 @@ print(error(lambda: Standardizer().fit(x).transform(x[:, :2])))
 print(error(lambda: Standardizer().fit(x[0])))
 print(error(lambda: Whitener().fit(x * np.nan)))
 print(error(lambda: Whitener().set_params(shape=3)))
+print(error(lambda: Standardizer().fit(Frame(x)).transform(Frame(x, ["a", "c", "b"]))))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -203,6 +289,7 @@ print(error(lambda: Whitener().set_params(shape=3)))
         "x has shape (3,): it must be (n_samples, n_features) with one or more of each",
         "x has NaN or infinity: take them out first",
         "Whitener has no parameters ['shape']: it has ['ddof', 'eps', 'method', 'n_components', 'shrinkage']",
+        "x has the feature names ['a', 'c', 'b'], but Standardizer has learned ['a', 'b', 'c']",
     ]
 
 

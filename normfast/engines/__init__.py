@@ -6,14 +6,18 @@ An engine has the methods of `compiled.CompiledEngine`. `auto` takes the first t
 
 import importlib
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
+
+from normfast.typing import EngineName
 
 ENGINES = ("cython", "numba", "numpy")
 
-_chosen = ContextVar("normfast_engine", default=None)
-_default = None
-_loaded = {}
+_chosen: ContextVar[Any] = ContextVar("normfast_engine", default=None)
+_default: Any = None
+_loaded: dict[str, Any] = {}
 
 
 def load(name):
@@ -48,7 +52,7 @@ def current():
     return engine
 
 
-def set_engine(name):
+def set_engine(name: EngineName) -> None:
     """Choose the engine for the whole process.
 
     Parameters
@@ -73,7 +77,7 @@ def set_engine(name):
 
 
 @contextmanager
-def use_engine(name):
+def use_engine(name: EngineName) -> Iterator[None]:
     """Use an engine inside a `with` block, in this thread or task only.
 
     Examples

@@ -5,6 +5,7 @@ reduced along r and s, as in `compiled.py`; its methods are those of `compiled.C
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -164,7 +165,7 @@ def philox4x32(counters, key, rounds=10):
 def words_of(key, position, n):
     """The n words from a position on: word w of a block of 64 is output w // 16 of counter 16 * block + w % 16."""
     blocks = np.arange(position // 64, (position + n + 63) // 64 + 1, dtype=np.uint64)
-    counters = (blocks[:, None] * np.uint64(16) + np.arange(16, dtype=np.uint64)).ravel()
+    counters: Any = (blocks[:, None] * np.uint64(16) + np.arange(16, dtype=np.uint64)).ravel()  # uint64, float64 to mypy
     high = np.broadcast_to(key[2:, None], (2, counters.size))
     words = philox4x32([counters & np.uint64(0xFFFFFFFF), counters >> np.uint64(32), *high], key[:2])
     words = words.reshape(4, -1, 16).transpose(1, 0, 2).ravel()

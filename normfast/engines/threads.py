@@ -5,13 +5,15 @@ ended by the runtime (Numba).
 """
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import SupportsIndex
 
 SPINS = "2000"  # 20 us
 
-_threads = ContextVar("normfast_threads", default=None)
-_default = None
+_threads: ContextVar[int | None] = ContextVar("normfast_threads", default=None)
+_default: int | None = None
 _forked = False
 
 
@@ -38,7 +40,7 @@ def _checked(n):
     return n.__index__()
 
 
-def set_num_threads(n):
+def set_num_threads(n: SupportsIndex) -> None:
     """Set the number of threads that calls may use, for the whole process.
 
     Parameters
@@ -57,7 +59,7 @@ def set_num_threads(n):
     _default = _checked(n)
 
 
-def get_num_threads():
+def get_num_threads() -> int:
     """Return the number of threads that calls may use here.
 
     It is what `threads` or `set_num_threads` asked for, else OMP_NUM_THREADS, else the number of cores this process may run on.
@@ -81,7 +83,7 @@ def get_num_threads():
 
 
 @contextmanager
-def threads(n):
+def threads(n: SupportsIndex) -> Iterator[None]:
     """Use n threads inside a `with` block, in this thread or task only.
 
     Examples

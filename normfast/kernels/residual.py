@@ -130,9 +130,7 @@ def select_add(x, n, kept, at, scale, other, y):
     flags = chunk(kept, (at + done) // 32, (at + n + 31) // 32)
     words = (n - done) // 32
     for i in range(words):
-        select_add_word(
-            chunk(x, done + 32 * i, n), 32, flags[i], scale, chunk(other, done + 32 * i, n), chunk(y, done + 32 * i, n)
-        )
+        select_add_word(chunk(x, done + 32 * i, n), 32, flags[i], scale, chunk(other, done + 32 * i, n), chunk(y, done + 32 * i, n))
     done += 32 * words
     if done < n:
         select_add_word(chunk(x, done, n), n - done, flags[words], scale, chunk(other, done, n), chunk(y, done, n))

@@ -1,6 +1,13 @@
 """What all layers share, and layers one after the other."""
 
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
 import numpy as np
+from numpy.typing import DTypeLike
+
+from normfast.ops._foreign import borrowed
+from normfast.typing import Array, ArrayLike
 
 
 class Parameter:
@@ -14,14 +21,14 @@ class Parameter:
         Their gradient, of the same shape, from the last backward pass.
     """
 
-    def __init__(self, data):
+    def __init__(self, data: Array) -> None:
         self.data = data
-        self.grad = None
+        self.grad: Array | None = None
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.array(self.data, dtype=dtype, copy=copy)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Parameter({self.data!r})"
 
 
@@ -33,16 +40,18 @@ class Layer:
     """
 
     training = True
-    observer = None  # a function that is shown the input of each call
-    buffers = ()
-    _saved = None
+    observer: Callable[[ArrayLike], object] | None = None  # a function that is shown the input of each call
+    buffers: tuple[str, ...] = ()
+    forward: Callable[..., Array]
+    backward: Callable[..., Array]
+    _saved: tuple[Any, ...] | None = None
 
-    def __call__(self, x, **options):
+    def __call__(self, x: ArrayLike, **options: Any) -> Array:
         if self.observer is not None:
             self.observer(x)
         return self.forward(x, **options)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_saved", "observer")}
 
     def _children(self):
@@ -53,33 +62,33 @@ class Layer:
         arrays = {name: value.data for name, value in vars(self).items() if isinstance(value, Parameter)}
         return arrays | {name: value for name in self.buffers if (value := getattr(self, name)) is not None}
 
-    def named_modules(self, prefix=""):
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Layer"]]:
         """Pairs of name and layer: this one, named by the prefix, and all inner ones in their order."""
         yield prefix, self
         for name, child in self._children().items():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> Self:
         """Switch to training, or to inference with mode=False; returns the layer."""
         self.training = mode
         for child in self._children().values():
             child.train(mode)
         return self
 
-    def eval(self):
+    def eval(self) -> Self:
         """Switch to inference; returns the layer."""
         return self.train(False)
 
-    def parameters(self):
+    def parameters(self) -> list[Parameter]:
         """List of the `Parameter`s of the layer and its inner layers."""
         own = [value for value in vars(self).values() if isinstance(value, Parameter)]
         return own + [parameter for child in self._children().values() for parameter in child.parameters()]
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and buffers by name, as PyTorch names them."""
         return {name: np.array(array) for name, array in self._targets().items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take all parameters and buffers from a dictionary of arrays (or CPU tensors), in place.
 
         Raises
@@ -91,7 +100,7 @@ class Layer:
         missing, unknown = sorted(targets.keys() - state.keys()), sorted(state.keys() - targets.keys())
         if missing or unknown:
             raise ValueError(f"the state does not fit: missing {missing}, not known here {unknown}")
-        values = {name: np.asarray(value) for name, value in state.items()}
+        values = {name: borrowed(value, name) for name, value in state.items()}
         for name, target in targets.items():
             if values[name].shape != target.shape:
                 raise ValueError(f"{name} has shape {values[name].shape} and the layer needs {target.shape}")
@@ -118,20 +127,22 @@ class Sequential(Layer):
     ['0.weight', '0.bias', '2.weight', '2.bias']
     """
 
-    def __init__(self, *layers):
+    def __init__(self, *layers: Layer) -> None:
         self.layers = layers
 
     def _children(self):
         return {str(i): layer for i, layer in enumerate(self.layers)}
 
-    def forward(self, x):
+    def forward(self, x: ArrayLike) -> Array:
         """The output of the last layer."""
+        y: Any = x
         for layer in self.layers:
-            x = layer(x)
-        return x
+            y = layer(y)
+        return y
 
-    def backward(self, dy):
+    def backward(self, dy: ArrayLike) -> Array:
         """Gradient of the input, from that of the output."""
+        dx: Any = dy
         for layer in reversed(self.layers):
-            dy = layer.backward(dy)
-        return dy
+            dx = layer.backward(dx)
+        return dx

@@ -3,8 +3,10 @@
 import numpy as np
 
 from normfast.layers.base import Layer
+from normfast.ops._foreign import borrowed, writeable
 from normfast.ops.alpha_dropout import alpha_dropout_backward, alpha_dropout_forward
-from normfast.ops.dropout import checked_p, dropout_backward, dropout_forward
+from normfast.ops.dropout import DropoutMask, checked_p, dropout_backward, dropout_forward
+from normfast.typing import Array, ArrayLike, Axis, Rng, Writeable
 
 
 class Dropout(Layer):
@@ -30,31 +32,33 @@ class Dropout(Layer):
     ([0.0, 2.0], array([1., 1.]))
     """
 
-    def __init__(self, p=0.5, *, always_on=False, axis=None, rng=None):
+    def __init__(self, p: float = 0.5, *, always_on: bool = False, axis: Axis | None = None, rng: Rng = None) -> None:
         self.p, self.always_on, self.axis = checked_p(p), always_on, axis
         self.rng = np.random.default_rng(rng)
 
-    def forward(self, x, *, out=None):
+    def forward(self, x: ArrayLike, *, out: Writeable | None = None) -> Array:
         """The elements that are kept, scaled; x itself where nothing is dropped."""
         if not (self.training or self.always_on):
             self._saved = (None,)
+            values = borrowed(x)
             if out is None or out is x:
-                return x
-            out[...] = x
+                return values
+            out = writeable(out)
+            out[...] = values
             return out
         y, mask = self._drop(x, out)
         self._saved = (mask,)
         return y
 
-    def backward(self, dy):
+    def backward(self, dy: ArrayLike) -> Array:
         """Gradient of the input, from that of the output."""
         (mask,) = self._remembered()
-        return dy if mask is None else self._drop_backward(dy, mask)
+        return borrowed(dy, "dy") if mask is None else self._drop_backward(dy, mask)
 
-    def _drop(self, x, out):
+    def _drop(self, x: ArrayLike, out: Writeable | None) -> tuple[Array, DropoutMask]:
         return dropout_forward(x, self.p, rng=self.rng, axis=self.axis, out=out)
 
-    def _drop_backward(self, dy, mask):
+    def _drop_backward(self, dy: ArrayLike, mask: DropoutMask) -> Array:
         return dropout_backward(dy, mask)
 
 
@@ -76,11 +80,11 @@ class AlphaDropout(Dropout):
     (True, True)
     """
 
-    def __init__(self, p=0.5, *, always_on=False, rng=None):
+    def __init__(self, p: float = 0.5, *, always_on: bool = False, rng: Rng = None) -> None:
         super().__init__(p, always_on=always_on, rng=rng)
 
-    def _drop(self, x, out):
+    def _drop(self, x: ArrayLike, out: Writeable | None) -> tuple[Array, DropoutMask]:
         return alpha_dropout_forward(x, self.p, rng=self.rng, out=out)
 
-    def _drop_backward(self, dy, mask):
+    def _drop_backward(self, dy: ArrayLike, mask: DropoutMask) -> Array:
         return alpha_dropout_backward(dy, mask)

@@ -1,6 +1,9 @@
 """The norms as layers: weight, bias, running statistics and what the backward pass needs."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import DTypeLike
 
 from normfast.layers.base import Layer, Parameter
 from normfast.ops._arrays import checked_where
@@ -10,6 +13,7 @@ from normfast.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_
 from normfast.ops.group_norm import group_norm_backward, group_norm_forward, instance_norm_backward, instance_norm_forward
 from normfast.ops.layer_norm import layer_norm_backward, layer_norm_forward
 from normfast.ops.rms_norm import rms_norm_backward, rms_norm_forward
+from normfast.typing import Activation, Array, ArrayLike, Writeable
 
 
 class Norm(Layer):
@@ -18,7 +22,12 @@ class Norm(Layer):
     A call takes, beside x, `out`: an array of x's shape and dtype for the result, which may be x itself at inference.
     """
 
-    weight = bias = None
+    weight: Parameter | None = None
+    bias: Parameter | None = None
+    momentum: float | None
+    running_mean: Any  # arrays, or None where they are not tracked
+    running_var: Any
+    num_batches_tracked: Any
 
     def _learn(self, shape, dtype, weight, bias):
         if weight:
@@ -89,16 +98,28 @@ class BatchNorm(Norm):
 
     buffers = ("running_mean", "running_var", "num_batches_tracked")
 
-    def __init__(self, num_features, *, eps=1e-5, momentum=0.1, affine=True, axis=1, activation=None, ord=2, ddof=1, dtype=np.float32):
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        axis: int = 1,
+        activation: Activation = None,
+        ord: float = 2,
+        ddof: int = 1,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
         self.eps, self.momentum, self.axis, self.ord, self.ddof = eps, momentum, axis, ord, ddof
         self.activation = activation
         checked_activation(activation)
         self._learn(num_features, dtype, affine, affine)
         self._track(num_features, dtype)
 
-    def forward(self, x, *, where=None, out=None):
+    def forward(self, x: ArrayLike, *, where: ArrayLike | None = None, out: Writeable | None = None) -> Array:
         """y, from the statistics of the batch in training and from the running ones at inference."""
-        options = {"axis": self.axis, "eps": self.eps, "activation": self.activation, "out": out}
+        options: dict[str, Any] = {"axis": self.axis, "eps": self.eps, "activation": self.activation, "out": out}
         if not self.training:
             self._saved = None
             y = batch_norm(x, self.running_mean, self.running_var, *self._affine(), **options)
@@ -110,11 +131,11 @@ class BatchNorm(Norm):
         self._saved = x, stats, where
         return y
 
-    def backward(self, dy):
+    def backward(self, dy: ArrayLike) -> Array:
         """Gradient of the input, from that of the output."""
         x, stats, where = self._remembered()
         weight, bias = self._affine()
-        options = {"axis": self.axis, "activation": self.activation, "ord": self.ord, "where": where}
+        options: dict[str, Any] = {"axis": self.axis, "activation": self.activation, "ord": self.ord, "where": where}
         return self._take(batch_norm_backward(dy, x, stats, weight, bias=bias, **options))
 
 
@@ -144,18 +165,26 @@ class LayerNorm(Norm):
     array([[-1.342, -0.447,  0.447,  1.342]], dtype=float32)
     """
 
-    def __init__(self, normalized_shape, *, eps=1e-5, elementwise_affine=True, bias=True, dtype=np.float32):
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        *,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
         shape, self.axis = _last_axes(normalized_shape)
         self.eps = eps
         self._learn(shape, dtype, elementwise_affine, elementwise_affine and bias)
 
-    def forward(self, x, *, where=None, out=None):
+    def forward(self, x: ArrayLike, *, where: ArrayLike | None = None, out: Writeable | None = None) -> Array:
         """y, the same in training and at inference."""
         y, stats = layer_norm_forward(x, *self._affine(), axis=self.axis, eps=self.eps, where=where, out=out)
         self._saved = (x, stats, where) if self.training else None
         return y
 
-    def backward(self, dy):
+    def backward(self, dy: ArrayLike) -> Array:
         """Gradient of the input, from that of the output."""
         x, stats, where = self._remembered()
         return self._take(layer_norm_backward(dy, x, stats, self._affine()[0], axis=self.axis, where=where))
@@ -189,18 +218,20 @@ class RMSNorm(Norm):
     array([[0.849, 1.131]], dtype=float32)
     """
 
-    def __init__(self, normalized_shape, *, eps=1e-5, elementwise_affine=True, dtype=np.float32):
+    def __init__(
+        self, normalized_shape: int | tuple[int, ...], *, eps: float = 1e-5, elementwise_affine: bool = True, dtype: DTypeLike = np.float32
+    ) -> None:
         shape, self.axis = _last_axes(normalized_shape)
         self.eps = eps
         self._learn(shape, dtype, elementwise_affine, False)
 
-    def forward(self, x, *, out=None):
+    def forward(self, x: ArrayLike, *, out: Writeable | None = None) -> Array:
         """y, the same in training and at inference."""
         y, stats = rms_norm_forward(x, self._affine()[0], axis=self.axis, eps=self.eps, out=out)
         self._saved = (x, stats) if self.training else None
         return y
 
-    def backward(self, dy):
+    def backward(self, dy: ArrayLike) -> Array:
         """Gradient of the input, from that of the output."""
         x, stats = self._remembered()
         return self._take(rms_norm_backward(dy, x, stats, self._affine()[0], axis=self.axis))
@@ -234,19 +265,21 @@ class GroupNorm(Norm):
     array([[-1.,  1., -1.,  1.]], dtype=float32)
     """
 
-    def __init__(self, num_groups, num_channels, *, eps=1e-5, affine=True, axis=1, dtype=np.float32):
+    def __init__(
+        self, num_groups: int, num_channels: int, *, eps: float = 1e-5, affine: bool = True, axis: int = 1, dtype: DTypeLike = np.float32
+    ) -> None:
         if num_groups < 1 or num_channels % num_groups:
             raise ValueError(f"{num_channels} channels cannot be split into {num_groups} groups of one size")
         self.num_groups, self.eps, self.axis = num_groups, eps, axis
         self._learn(num_channels, dtype, affine, affine)
 
-    def forward(self, x, *, where=None, out=None):
+    def forward(self, x: ArrayLike, *, where: ArrayLike | None = None, out: Writeable | None = None) -> Array:
         """y, the same in training and at inference."""
         y, stats = group_norm_forward(x, self.num_groups, *self._affine(), axis=self.axis, eps=self.eps, where=where, out=out)
         self._saved = (x, stats, where) if self.training else None
         return y
 
-    def backward(self, dy):
+    def backward(self, dy: ArrayLike) -> Array:
         """Gradient of the input, from that of the output."""
         x, stats, where = self._remembered()
         options = {"num_groups": self.num_groups, "axis": self.axis, "where": where}
@@ -285,15 +318,25 @@ class InstanceNorm(Norm):
     buffers = BatchNorm.buffers
     running_mean = running_var = num_batches_tracked = None
 
-    def __init__(self, num_features, *, eps=1e-5, affine=False, track_running_stats=False, momentum=0.1, axis=1, dtype=np.float32):
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        eps: float = 1e-5,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        momentum: float | None = 0.1,
+        axis: int = 1,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
         self.eps, self.momentum, self.axis = eps, momentum, axis
         self._learn(num_features, dtype, affine, affine)
         if track_running_stats:
             self._track(num_features, dtype)
 
-    def forward(self, x, *, out=None):
+    def forward(self, x: ArrayLike, *, out: Writeable | None = None) -> Array:
         """y, from the statistics of the instances; at inference from the running ones where they are tracked."""
-        options = {"axis": self.axis, "eps": self.eps, "out": out}
+        options: dict[str, Any] = {"axis": self.axis, "eps": self.eps, "out": out}
         if not self.training and self.running_mean is not None:
             self._saved = None
             return batch_norm(x, self.running_mean, self.running_var, *self._affine(), **options)
@@ -303,7 +346,7 @@ class InstanceNorm(Norm):
         self._saved = (x, stats) if self.training else None
         return y
 
-    def backward(self, dy):
+    def backward(self, dy: ArrayLike) -> Array:
         """Gradient of the input, from that of the output."""
         x, stats = self._remembered()
         return self._take(instance_norm_backward(dy, x, stats, self._affine()[0], axis=self.axis))

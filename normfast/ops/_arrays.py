@@ -6,12 +6,14 @@ and s. Rows, NCHW, NHWC, Fortran order and most transposed views are such blocks
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from normfast.engines.compiled import constant
+from normfast.ops._foreign import borrowed, writeable
+from normfast.typing import Array, ArrayLike, Axis, Float64Array, Writeable
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 DOUBLE = FLOATS[1]
@@ -21,28 +23,28 @@ HALVES = ("float16", "bfloat16")  # by name: the dtype bfloat16 belongs to the p
 class Layout(NamedTuple):
     """How the axes of an array are ordered and grouped to a block."""
 
-    shape: tuple  # of the array
-    order: tuple  # the axes of the array in the order of the block
+    shape: tuple[int, ...]  # of the array
+    order: tuple[int, ...]  # the axes of the array in the order of the block
     natural: bool  # whether that is their own order
-    block: tuple  # (a, r, c, s)
-    kept: tuple  # axes of the array, in their own order
-    reduced: tuple
-    kept_shape: tuple  # of the array along the axes kept: that of a statistic
-    reduced_shape: tuple
+    block: tuple[int, ...]  # (a, r, c, s)
+    kept: tuple[int, ...]  # axes of the array, in their own order
+    reduced: tuple[int, ...]
+    kept_shape: tuple[int, ...]  # of the array along the axes kept: that of a statistic
+    reduced_shape: tuple[int, ...]
 
-    def view(self, x, shape=None):
+    def view(self, x: Array, shape: tuple[int, ...] | None = None) -> Array | None:
         """The array as a block, or in another shape, without a copy; None where its strides or alignment forbid it."""
         if not self.natural:
             x = x.transpose(self.order)
         return x.reshape(shape or self.block) if x.flags.c_contiguous and x.flags.aligned else None
 
-    def pack(self, values, axes):
+    def pack(self, values: Array, axes: tuple[int, ...]) -> Array:
         """An array over some axes (in their own order) as a run in the order of the block."""
         if not self.natural and len(axes) > 1:
             values = values.transpose([axes.index(axis) for axis in self.order if axis in axes])
         return values.ravel()
 
-    def unpack(self, run, axes):
+    def unpack(self, run: Array, axes: tuple[int, ...]) -> Array:
         """Inverse of `pack`, a view."""
         if self.natural or len(axes) == 1:
             return run.reshape(self.along(axes))
@@ -100,7 +102,7 @@ def grouped(shape, order, reduced):
     return tuple(sizes)
 
 
-def layout_of(x, axes, *, kept=False, rows=False):
+def layout_of(x: Array, axes: Axis, *, kept: bool = False, rows: bool = False) -> Layout:
     """The layout of x whose `axes` are reduced, or kept; with rows=True as rows to reduce, (1, 1, c, s)."""
     axes = axes if isinstance(axes, tuple) else (axes,)
     try:
@@ -109,7 +111,7 @@ def layout_of(x, axes, *, kept=False, rows=False):
         raise TypeError(f"axis must be an integer or a tuple of integers, got {axes if len(axes) > 1 else axes[0]!r}") from None
 
 
-def floating(x, name="x"):
+def floating(x: ArrayLike, name: str = "x") -> Array:
     """The argument as an aligned array of native float16, bfloat16, float32 or float64."""
     if type(x) is np.ndarray and x.dtype in FLOATS and x.flags.aligned:
         return x
@@ -120,24 +122,24 @@ def floating(x, name="x"):
     return array.astype(native, copy=not array.flags.aligned)
 
 
-def computing(dtype):
+def computing(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype that values of a dtype are computed in: float32 for floats of 16 bits; flags stay."""
     return dtype if dtype in FLOATS or dtype.kind == "b" else FLOATS[0]
 
 
-def plain(x, name):
+def plain(x: ArrayLike, name: str) -> Array:
     """The argument as an ndarray; masked arrays and what is no array of numbers raise."""
     if type(x) is np.ndarray and x.dtype in FLOATS:
         return x
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost: fill it, or select its valid values")
-    array = np.from_dlpack(x) if hasattr(x, "__dlpack__") and not hasattr(x, "__array__") else np.asarray(x)
+    array = borrowed(x, name)
     if array.dtype == object or (array.dtype.kind not in "fiubc" and array.dtype.name not in HALVES):
         raise TypeError(f"{name} must be an array of floating-point numbers, got dtype {array.dtype}")
     return array
 
 
-def same_shape(array, x, name):
+def same_shape(array: ArrayLike, x: Array, name: str) -> Array:
     """dy, or whatever else must have x's shape, in x's dtype."""
     array = floating(array, name)
     if array.shape != x.shape:
@@ -145,7 +147,15 @@ def same_shape(array, x, name):
     return array if array.dtype == x.dtype else array.astype(x.dtype)
 
 
-def parameter(values, layout, axes, dtype, name, default=None, out=None):
+def parameter(
+    values: ArrayLike | None,
+    layout: Layout,
+    axes: tuple[int, ...],
+    dtype: np.dtype[Any],
+    name: str,
+    default: float | None = None,
+    out: Array | None = None,
+) -> Array:
     """A weight, bias or statistic over the axes as a run in the order of the block, apart from `out`; None stands for the default."""
     shape = layout.along(axes)
     if values is None and default is not None:
@@ -159,7 +169,7 @@ def parameter(values, layout, axes, dtype, name, default=None, out=None):
     return run if out is None else apart(run, out)
 
 
-def statistics(stats, layout, fields=("mean", "rstd"), out=None):
+def statistics(stats: Any, layout: Layout, fields: tuple[str, ...] = ("mean", "rstd"), out: Array | None = None) -> list[Array]:
     """Statistics of a forward call as float64 runs in the order of the block, apart from `out`."""
     for field in fields:
         if not hasattr(stats, field):
@@ -167,7 +177,7 @@ def statistics(stats, layout, fields=("mean", "rstd"), out=None):
     return [parameter(getattr(stats, field), layout, layout.kept, DOUBLE, f"stats.{field}", None, out) for field in fields]
 
 
-def unset_statistics(x, *shape):
+def unset_statistics(x: Array, *shape: int) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Arrays for mean, rstd and var; NaN where x has no values."""
     values = np.empty((3, *shape))
     if x.size == 0:
@@ -175,12 +185,12 @@ def unset_statistics(x, *shape):
     return values[0], values[1], values[2]  # 0.5 us less than to iterate over them
 
 
-def gradient_dtype(x, weight):
+def gradient_dtype(x: Array, weight: ArrayLike | None) -> np.dtype[Any]:
     """The dtype of dweight and dbias: x's, but that of a wider weight where x has 16 bits."""
-    return x.dtype if weight is None or x.dtype in FLOATS else np.asarray(weight).dtype
+    return x.dtype if weight is None or x.dtype in FLOATS else borrowed(weight, "weight").dtype
 
 
-def direct(layout, *arrays, shape=None, halves=False):
+def direct(layout: Layout, *arrays: Array, shape: tuple[int, ...] | None = None, halves: bool = False) -> list[Array] | None:
     """The arrays as blocks, or in another shape, where a compiled kernel takes all of them as they lie, float32 or float64; else None.
 
     halves: the kernel takes 16-bit values too.
@@ -194,11 +204,15 @@ def direct(layout, *arrays, shape=None, halves=False):
     return blocks
 
 
-def checked_where(where, x):
+@overload
+def checked_where(where: ArrayLike, x: Array) -> Array: ...
+@overload
+def checked_where(where: ArrayLike | None, x: Array) -> Array | None: ...
+def checked_where(where: ArrayLike | None, x: Array) -> Array | None:
     """A boolean mask as an array of x's shape (a view), or None."""
     if where is None:
         return None
-    mask = np.asarray(where)
+    mask = borrowed(where, "where")
     if mask.dtype != bool:
         raise TypeError(f"where must be boolean (True takes part), got {mask.dtype}")
     try:
@@ -207,26 +221,30 @@ def checked_where(where, x):
         raise ValueError(f"where has shape {mask.shape}, which does not broadcast to {x.shape}, that of x") from None
 
 
-def checked_out(out, x, name="out"):
-    """Raise unless `out` can take a result of x's shape and dtype."""
+def checked_out(out: Writeable | None, x: Array, name: str = "out") -> Array | None:
+    """`out` as an ndarray, a view where it is an array of another library; raises unless it can take a result of x's shape and dtype."""
     if out is None:
-        return
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be a NumPy array, got {type(out).__name__}")
+        return None
+    out = writeable(out, name)
     if out.shape != x.shape or out.dtype != x.dtype:
         raise ValueError(f"{name} has shape {out.shape} and dtype {out.dtype}: it needs {x.shape} and {x.dtype}, those of x")
     if not out.flags.writeable:
         raise ValueError(f"{name} is read-only: it must be writeable")
     if out.flags.c_contiguous:
-        return
+        return out
     reach = out.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(out.strides, out.shape, strict=True) if size > 1):
         if stride < reach:
             raise ValueError(f"{name} overlaps itself (strides {out.strides}): give an array whose elements lie apart")
         reach += stride * (size - 1)
+    return out
 
 
-def apart(array, out):
+@overload
+def apart(array: Array, out: Array | None) -> Array: ...
+@overload
+def apart(array: Array | None, out: Array | None) -> Array | None: ...
+def apart(array: Array | None, out: Array | None) -> Array | None:
     """The array, copied if writing `out` would change values of it that are still to be read."""
     if out is None or array is None or out is array or not np.may_share_memory(array, out):
         return array
@@ -234,7 +252,7 @@ def apart(array, out):
     return array if same and array.__array_interface__["data"] == out.__array_interface__["data"] else array.copy(order="K")
 
 
-def checked_eps(eps):
+def checked_eps(eps: float) -> float:
     """eps as a float that is 0 or more."""
     try:
         value = float(eps)

@@ -1,10 +1,9 @@
 """What the norms return beside y: `NormStats` forward, `NormGradients` backward."""
 
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from normfast.ops.moments import Moments
+from normfast.typing import Array, Float64Array
 
 
 class NormStats(NamedTuple):
@@ -19,13 +18,13 @@ class NormStats(NamedTuple):
         Number of values behind each of them.
     """
 
-    mean: np.ndarray
-    rstd: np.ndarray
-    var: np.ndarray
-    count: int
+    mean: Float64Array | Any  # None, of RMS norm, is left to who asks
+    rstd: Float64Array
+    var: Float64Array
+    count: int | Array  # type: ignore[assignment]  # tuples have a method of that name
 
     @property
-    def moments(self):
+    def moments(self) -> Moments:
         """The same as `Moments`, which merge."""
         if self.mean is None:
             raise ValueError("RMS norm takes no mean, so its statistics have no moments")
@@ -35,12 +34,12 @@ class NormStats(NamedTuple):
 class NormGradients(NamedTuple):
     """Gradients of a normalization with respect to x, weight and bias."""
 
-    dx: np.ndarray
-    dweight: np.ndarray
-    dbias: np.ndarray
+    dx: Array
+    dweight: Array
+    dbias: Array
 
 
 class InputGradient(NamedTuple):
     """Gradient of a normalization without parameters."""
 
-    dx: np.ndarray
+    dx: Array

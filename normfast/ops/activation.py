@@ -6,6 +6,7 @@ from normfast import engines
 from normfast.kernels import activations as codes
 from normfast.ops._arrays import apart, checked_out, computing, floating, same_shape
 from normfast.ops._pieces import Staged, elementwise, split
+from normfast.typing import Activation, Array, ArrayLike, Writeable
 
 CODES = {
     "relu": codes.RELU,
@@ -34,7 +35,7 @@ def checked_activation(activation):
     return CODES[activation]
 
 
-def activation(z, name, *, out=None):
+def activation(z: ArrayLike, name: Activation, *, out: Writeable | None = None) -> Array:
     """Apply an activation function: a = f(z).
 
     Parameters
@@ -63,7 +64,7 @@ def activation(z, name, *, out=None):
     array([0., 0., 3.])
     """
     z, code = floating(z, "z"), checked_activation(name)
-    checked_out(out, z)
+    out = checked_out(out, z)
     z = apart(z, out)
     result = np.empty(z.shape, z.dtype) if out is None else out
     if code == codes.IDENTITY:
@@ -78,7 +79,7 @@ def activation(z, name, *, out=None):
     return result
 
 
-def activation_backward(da, z, name, *, out=None):
+def activation_backward(da: ArrayLike, z: ArrayLike, name: Activation, *, out: Writeable | None = None) -> Array:
     """Gradient of `activation` with respect to z, from the gradient da of a: da * f'(z).
 
     Parameters
@@ -103,7 +104,7 @@ def activation_backward(da, z, name, *, out=None):
     """
     z, code = floating(z, "z"), checked_activation(name)
     da = same_shape(da, z, "da")
-    checked_out(out, z)
+    out = checked_out(out, z)
     da, z = apart(da, out), apart(z, out)
     shared = out is not None and np.may_share_memory(da, out)  # a kernel may write dz over z, but not over da
     result = np.empty(z.shape, z.dtype) if out is None else out

@@ -1,17 +1,28 @@
 """Alpha dropout (Klambauer et al. 2017): dropped elements get SELU's lowest value, and mean 0 and variance 1 are kept."""
 
+from typing import Any, SupportsIndex
+
 import numpy as np
 
 from normfast import engines
 from normfast.ops._arrays import DOUBLE, apart, checked_out, floating
 from normfast.ops._pieces import Staged, split
 from normfast.ops.dropout import DropoutMask, checked_p, dropout_backward, mask_for
+from normfast.typing import Array, ArrayLike, Rng, Writeable
 
 LOWEST = -1.7580993408473766  # what SELU tends to, -lambda * alpha
 PIECE = 1 << 14  # elements at a time, so that what is in between stays in the cache
 
 
-def alpha_dropout(x, p=0.5, *, rng=None, mask=None, offset=0, out=None):
+def alpha_dropout(
+    x: ArrayLike,
+    p: float = 0.5,
+    *,
+    rng: Rng = None,
+    mask: DropoutMask | ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    out: Writeable | None = None,
+) -> Array:
     """Set elements to SELU's lowest value with probability p, then scale and shift all so that mean 0 and variance 1 are kept.
 
     Parameters
@@ -50,7 +61,15 @@ def alpha_dropout(x, p=0.5, *, rng=None, mask=None, offset=0, out=None):
     return alpha_dropout_forward(x, p, rng=rng, mask=mask, offset=offset, out=out)[0]
 
 
-def alpha_dropout_forward(x, p=0.5, *, rng=None, mask=None, offset=0, out=None):
+def alpha_dropout_forward(
+    x: ArrayLike,
+    p: float = 0.5,
+    *,
+    rng: Rng = None,
+    mask: DropoutMask | ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    out: Writeable | None = None,
+) -> tuple[Array, DropoutMask]:
     """As `alpha_dropout`, and the mask that `alpha_dropout_backward` needs.
 
     Returns
@@ -68,7 +87,7 @@ def alpha_dropout_forward(x, p=0.5, *, rng=None, mask=None, offset=0, out=None):
     (True, True)
     """
     x = floating(x)
-    checked_out(out, x)
+    out = checked_out(out, x)
     mask = mask_for(x, checked_p(p), rng, mask, None, offset)
     x = apart(x, out)
     y = np.empty(x.shape, x.dtype) if out is None else out
@@ -76,7 +95,7 @@ def alpha_dropout_forward(x, p=0.5, *, rng=None, mask=None, offset=0, out=None):
     return y, mask
 
 
-def alpha_dropout_backward(dy, mask, *, out=None):
+def alpha_dropout_backward(dy: ArrayLike, mask: DropoutMask, *, out: Writeable | None = None) -> Array:
     """Gradient of `alpha_dropout` with respect to x, from the gradient dy of y: a * dy where x was kept, else 0.
 
     Parameters
@@ -131,7 +150,7 @@ def _drop(x, mask, y):
         return
     a, b = affine(mask.p)
     drawn = mask.given is None and mask.drawn_shape == mask.shape
-    keep = None if drawn else mask.toarray()
+    keep: Any = None if drawn else mask.toarray()
     pieces = split(x.shape, PIECE) if x.size else []
     source, target = (Staged(array, range(x.ndim), DOUBLE, pieces) for array in (x, y))
     flags, position = np.empty(min(x.size, PIECE), bool), mask.offset

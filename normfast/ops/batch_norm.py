@@ -16,18 +16,30 @@ from normfast.ops._arrays import (
     gradient_dtype,
     layout_of,
     parameter,
-    plain,
     same_shape,
     statistics,
     unset_statistics,
 )
+from normfast.ops._foreign import writeable
 from normfast.ops._norm import Course, gradients, normalize
 from normfast.ops._rows import without_dependence
 from normfast.ops._stats import NormGradients, NormStats
 from normfast.ops.activation import checked_activation, code_of, run_activation_backward, run_own
+from normfast.typing import Activation, Array, ArrayLike, Axis, Writeable
 
 
-def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, activation=None, out=None):
+def batch_norm(
+    x: ArrayLike,
+    mean: ArrayLike,
+    var: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: Axis = 1,
+    eps: float = 1e-5,
+    activation: Activation = None,
+    out: Writeable | None = None,
+) -> Array:
     """Normalize each channel by given statistics, as at inference: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
     Parameters
@@ -75,7 +87,7 @@ def batch_norm(x, mean, var, weight=None, bias=None, *, axis=1, eps=1e-5, activa
             return y
     x = floating(x)
     layout = layout_of(x, axis, kept=True)
-    checked_out(out, x)
+    out = checked_out(out, x)
     mean, var = _channels(mean, layout, "mean", None, out), _channels(var, layout, "var", None, out)
     weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
     if (var < 0).any():
@@ -100,7 +112,18 @@ def _channels(values, layout, name, default=None, out=None):
     return parameter(values, layout, layout.kept, DOUBLE, name, default, out).reshape(layout.block[::2])
 
 
-def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, activation=None, ord=2, where=None, out=None):
+def batch_norm_forward(
+    x: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: Axis = 1,
+    eps: float = 1e-5,
+    activation: Activation = None,
+    ord: float = 2,
+    where: ArrayLike | None = None,
+    out: Writeable | None = None,
+) -> tuple[Array, NormStats]:
     """Normalize each channel by the statistics of this batch, as in training.
 
     Parameters
@@ -136,7 +159,7 @@ def batch_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, activatio
     """
     x = floating(x)
     layout = layout_of(x, axis, kept=True, rows=checked_ord(ord) != 2)
-    checked_out(out, x)
+    out = checked_out(out, x)
     eps, activation, where = checked_eps(eps), checked_activation(activation), checked_where(where, x)
     weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
     x = apart(x, out)
@@ -161,7 +184,19 @@ def checked_ord(ord):
     return ord
 
 
-def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activation=None, ord=2, where=None, out=None):
+def batch_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    stats: NormStats,
+    weight: ArrayLike | None = None,
+    *,
+    bias: ArrayLike | None = None,
+    axis: Axis = 1,
+    activation: Activation = None,
+    ord: float = 2,
+    where: ArrayLike | None = None,
+    out: Writeable | None = None,
+) -> NormGradients:
     """Gradients of `batch_norm_forward`, from the gradient dy of y.
 
     Parameters
@@ -201,7 +236,7 @@ def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activat
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, kept=True, rows=checked_ord(ord) != 2)
     dtype, activation, where = gradient_dtype(x, weight), checked_activation(activation), checked_where(where, x)
-    checked_out(out, x)
+    out = checked_out(out, x)
     weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
     dy, x = apart(dy, out), apart(x, out)
     dx = np.empty_like(x) if out is None else out
@@ -227,7 +262,15 @@ def batch_norm_backward(dy, x, stats, weight=None, *, bias=None, axis=1, activat
     return NormGradients(dx, layout.unpack(dweight.astype(dtype), layout.kept), layout.unpack(dbias.astype(dtype), layout.kept))
 
 
-def update_running(running_mean, running_var, stats, *, momentum=0.1, ddof=1, num_batches=None):
+def update_running(
+    running_mean: Writeable,
+    running_var: Writeable,
+    stats: NormStats,
+    *,
+    momentum: float | None = 0.1,
+    ddof: float = 1,
+    num_batches: int | None = None,
+) -> None:
     """Fold the statistics of a batch into running ones, in place: running += momentum * (batch - running).
 
     Parameters
@@ -270,9 +313,11 @@ def update_running(running_mean, running_var, stats, *, momentum=0.1, ddof=1, nu
     >>> mean, var
     (array([1.]), array([1.5]))
     """
+    needed = "a floating-point NumPy array, since it is updated in place"
+    running_mean, running_var = writeable(running_mean, "running_mean", needed), writeable(running_var, "running_var", needed)
     for array, name in ((running_mean, "running_mean"), (running_var, "running_var")):
-        if not isinstance(array, np.ndarray) or plain(array, name).dtype.kind != "f":
-            raise TypeError(f"{name} must be a floating-point NumPy array, since it is updated in place, got {type(array).__name__}")
+        if array.dtype.kind != "f":
+            raise TypeError(f"{name} must be {needed}, got {array.dtype}")
         if array.shape != np.shape(stats.mean):
             raise ValueError(f"{name} has shape {array.shape} and the statistics have {np.shape(stats.mean)}: they must be the same")
         if not array.flags.writeable:

@@ -1,6 +1,6 @@
 """What follows a matmul in a feed-forward block, in one sweep: bias, activation and dropout."""
 
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -18,16 +18,28 @@ from normfast.ops._arrays import (
 from normfast.ops._rows import pieces_of_rows
 from normfast.ops.activation import checked_activation
 from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, mask_for, scale_kept
+from normfast.typing import Activation, Array, ArrayLike, Axis, Rng, Writeable
 
 
 class BiasGradients(NamedTuple):
     """Gradients of bias, activation and dropout with respect to x and bias."""
 
-    dx: np.ndarray
-    dbias: np.ndarray
+    dx: Array
+    dbias: Array
 
 
-def bias_activation_dropout(x, bias=None, *, activation="gelu", p=0.5, rng=None, mask=None, offset=0, axis=-1, out=None):
+def bias_activation_dropout(
+    x: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    activation: Activation = "gelu",
+    p: float = 0.5,
+    rng: Rng = None,
+    mask: DropoutMask | ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: Axis = -1,
+    out: Writeable | None = None,
+) -> Array:
     """y = dropout(f(x + bias)).
 
     Parameters
@@ -64,7 +76,18 @@ def bias_activation_dropout(x, bias=None, *, activation="gelu", p=0.5, rng=None,
     return bias_activation_dropout_forward(x, bias, activation=activation, p=p, rng=rng, mask=mask, offset=offset, axis=axis, out=out)[0]
 
 
-def bias_activation_dropout_forward(x, bias=None, *, activation="gelu", p=0.5, rng=None, mask=None, offset=0, axis=-1, out=None):
+def bias_activation_dropout_forward(
+    x: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    activation: Activation = "gelu",
+    p: float = 0.5,
+    rng: Rng = None,
+    mask: DropoutMask | ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: Axis = -1,
+    out: Writeable | None = None,
+) -> tuple[Array, DropoutMask]:
     """As `bias_activation_dropout`, and the mask that `bias_activation_dropout_backward` needs beside x.
 
     Returns
@@ -81,7 +104,7 @@ def bias_activation_dropout_forward(x, bias=None, *, activation="gelu", p=0.5, r
     True
     """
     x, code = floating(x), named(activation)
-    checked_out(out, x)
+    out = checked_out(out, x)
     layout = layout_of(x, axis, rows=True)
     bias = parameter(bias, layout, layout.reduced, computing(x.dtype), "bias", 0, out)
     mask = mask_for(x, checked_p(p), rng, mask, None, offset)
@@ -98,7 +121,16 @@ def bias_activation_dropout_forward(x, bias=None, *, activation="gelu", p=0.5, r
     return y, mask
 
 
-def bias_activation_dropout_backward(dy, x, mask, bias=None, *, activation="gelu", axis=-1, out=None):
+def bias_activation_dropout_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    mask: DropoutMask,
+    bias: ArrayLike | None = None,
+    *,
+    activation: Activation = "gelu",
+    axis: Axis = -1,
+    out: Writeable | None = None,
+) -> BiasGradients:
     """Gradients of `bias_activation_dropout`, from the gradient dy of y.
 
     Parameters
@@ -131,7 +163,7 @@ def bias_activation_dropout_backward(dy, x, mask, bias=None, *, activation="gelu
         raise TypeError(f"mask must be the DropoutMask that the forward call returned, got {type(mask).__name__}")
     if mask.shape != x.shape:
         raise ValueError(f"x has shape {x.shape} and the mask has {mask.shape}: they must be the same")
-    checked_out(out, x)
+    out = checked_out(out, x)
     layout, dtype = layout_of(x, axis, rows=True), gradient_dtype(x, bias)
     bias = parameter(bias, layout, layout.reduced, computing(x.dtype), "bias", 0, out)
     dy, x = apart(dy, out), apart(x, out)

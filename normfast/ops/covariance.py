@@ -1,12 +1,16 @@
 """Covariance: count, mean and co-moment matrix of samples in rows, in one pass over memory; two sets of them merge exactly."""
 
 import struct
+from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
 
 from normfast.kernels.moments import split_sum
 from normfast.ops._arrays import plain
+from normfast.ops._foreign import borrowed
 from normfast.ops.moments import POLICIES, Moments
+from normfast.typing import ArrayLike, Float64Array, NanPolicy
 
 HEADER = struct.Struct("<8s2Q")
 MAGIC = b"nf-cov\0\1"  # the last byte is the version of the format
@@ -48,7 +52,7 @@ class Covariance:
     __slots__ = ("count", "m2", "mean", "rest")
     __array_ufunc__ = None  # so that ndarray + Covariance raises instead of making an array of objects
 
-    def __init__(self, count, mean, m2, rest=None):
+    def __init__(self, count: float, mean: ArrayLike, m2: ArrayLike, rest: ArrayLike | None = None) -> None:
         self.count = count
         self.mean = np.asarray(mean, np.float64)
         self.m2 = np.asarray(m2, np.float64)
@@ -58,25 +62,25 @@ class Covariance:
             raise ValueError(f"the shapes are {shapes}: they must be (d,), (d, d) and (d,) for d features")
 
     @property
-    def moments(self):
+    def moments(self) -> Moments:
         """The `Moments` of each feature."""
         return Moments(self.count, self.mean, self.m2.diagonal().copy())
 
-    def cov(self, ddof=0):
+    def cov(self, ddof: float = 0) -> Float64Array:
         """Covariance matrix m2 / (count - ddof); infinite where count <= ddof, nan where there are no samples."""
         if self.count == 0 or self.count <= ddof:
             return np.full_like(self.m2, np.nan if self.count == 0 else np.inf)
         return self.m2 / (self.count - ddof)
 
-    def var(self, ddof=0):
+    def var(self, ddof: float = 0) -> Float64Array:
         """Variance of each feature, the diagonal of `cov(ddof)`."""
         return self.cov(ddof).diagonal().copy()
 
-    def std(self, ddof=0):
+    def std(self, ddof: float = 0) -> Float64Array:
         """Square root of `var(ddof)`."""
         return np.sqrt(self.var(ddof))
 
-    def corr(self):
+    def corr(self) -> Float64Array:
         """Correlation matrix: exactly 1 on the diagonal, nan for features without variance."""
         root = np.sqrt(self.m2.diagonal())
         with np.errstate(invalid="ignore"):
@@ -84,7 +88,7 @@ class Covariance:
         np.fill_diagonal(corr, np.where(root > 0, 1.0, np.nan))
         return corr
 
-    def __add__(self, other):
+    def __add__(self, other: "Covariance") -> "Covariance":
         if not isinstance(other, Covariance):
             return NotImplemented
         if self.mean.shape != other.mean.shape:
@@ -100,7 +104,7 @@ class Covariance:
             mean, rest = split_sum(self.mean, self.rest + d * share)
             return Covariance(count, mean, self.m2 + other.m2 + np.outer(d, d) * (self.count * share), rest)
 
-    def __sub__(self, other):
+    def __sub__(self, other: "Covariance") -> "Covariance":
         if not isinstance(other, Covariance):
             return NotImplemented
         if self.mean.shape != other.mean.shape:
@@ -120,7 +124,7 @@ class Covariance:
         return Covariance(count, mean, m2, rest)
 
     @classmethod
-    def merge(cls, parts):
+    def merge(cls, parts: Iterable["Covariance"]) -> "Covariance":
         """Merge many covariances in a fixed tree (neighbours, then neighbours of these), so that equal parts give equal bits."""
         parts = list(parts)
         if not parts:
@@ -129,7 +133,7 @@ class Covariance:
             parts = [sum(parts[i + 1 : i + 2], parts[i]) for i in range(0, len(parts), 2)]
         return parts[0]
 
-    def to_bytes(self):
+    def to_bytes(self) -> bytes:
         """The covariance as bytes, the same on every machine.
 
         A header of 24 bytes (`MAGIC` with the version, then as unsigned 64-bit integers the number of features and whether the count is an
@@ -139,10 +143,10 @@ class Covariance:
         return header + np.concatenate([[self.count], self.mean, self.rest, self.m2.ravel()]).astype("<f8").tobytes()
 
     @classmethod
-    def from_bytes(cls, data):
+    def from_bytes(cls, data: bytes) -> Self:
         """The covariance of which `to_bytes` made these bytes; ValueError if it did not."""
         if len(data) < HEADER.size or bytes(data[:8]) != MAGIC:
-            raise ValueError(f"these {len(data)} bytes are no covariance of this version: they must begin with {MAGIC}")
+            raise ValueError(f"these {len(data)} bytes are no covariance of this version: they must begin with {MAGIC!r}")
         _, d, whole = HEADER.unpack(data[: HEADER.size])
         size = HEADER.size + 8 * (1 + 2 * d + d * d)
         if len(data) != size:
@@ -152,11 +156,13 @@ class Covariance:
             raise ValueError(f"the count must be 0 or more, got {count[0]}: the bytes are damaged")
         return cls(int(count[0]) if whole else float(count[0]), mean, m2.reshape(d, d), rest)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Covariance(count={self.count}, mean={self.mean!r}, m2={self.m2!r})"
 
 
-def covariance(x, *, where=None, weights=None, nan_policy="propagate"):
+def covariance(
+    x: ArrayLike, *, where: ArrayLike | None = None, weights: ArrayLike | None = None, nan_policy: NanPolicy = "propagate"
+) -> Covariance:
     """Count, mean and co-moment matrix of the rows of x, in one pass over memory.
 
     Parameters
@@ -233,7 +239,7 @@ def _of_block(rows, weights):
     """The covariance of a few rows, centred on their own mean."""
     first = rows[0].astype(np.float64)
     count = len(rows) if weights is None else float(weights.sum())
-    w = np.ones(count) if weights is None else weights
+    w = np.ones(len(rows)) if weights is None else weights
     with np.errstate(invalid="ignore", over="ignore"):
         # exact for neighbours, so that a constant has deviation 0 and its own mean
         d = np.subtract(rows, first, dtype=np.float64, order="C")
@@ -252,7 +258,7 @@ def _empty(d):
 def _taken(n, where):
     if where is None:
         return None
-    where = np.asarray(where)
+    where = borrowed(where, "where")
     if where.dtype != bool:
         raise TypeError(f"where must be an array of bool, got {where.dtype}")
     if where.shape != (n,):

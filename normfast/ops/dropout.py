@@ -1,14 +1,19 @@
 """Dropout (Srivastava et al. 2014) whose mask is a key: whether element k is kept is a function of the key and k alone."""
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any, SupportsIndex
 
 import numpy as np
+from numpy.typing import NDArray
 
 from normfast import engines
 from normfast.engines.compiled import bits_of
 from normfast.ops._arrays import FLOATS, apart, checked_out, computing, floating
+from normfast.ops._foreign import borrowed
 from normfast.ops._pieces import Staged, elementwise, shape_of
+from normfast.typing import Array, ArrayLike, Axis, Rng, Writeable
 
 
 class DropoutMask:
@@ -44,39 +49,50 @@ class DropoutMask:
 
     __slots__ = ("axis", "given", "key", "offset", "p", "shape")
 
-    def __init__(self, p, shape, *, key=None, offset=0, axis=None, given=None):
-        self.p, self.shape, self.key, self.offset, self.axis, self.given = p, tuple(shape), key, offset, axis, given
+    def __init__(
+        self,
+        p: float,
+        shape: Iterable[int],
+        *,
+        key: NDArray[np.uint32] | None = None,
+        offset: int = 0,
+        axis: tuple[int, ...] | None = None,
+        given: NDArray[np.uint64] | None = None,
+    ) -> None:
+        self.p, self.shape, self.offset, self.axis = p, tuple(shape), offset, axis
+        self.key: Any = key  # an array, and None for a given mask
+        self.given: Any = given  # the other way round
 
     @property
-    def scale(self):
+    def scale(self) -> float:
         """Factor of the kept elements, 1 / (1 - p); 0 where none is kept."""
         return 0.0 if self.p == 1.0 else 1.0 / (1.0 - self.p)
 
     @property
-    def threshold(self):
+    def threshold(self) -> int:
         """Draws of 32 bits below it drop their element."""
         return min(round(self.p * 2**32), 2**32 - 1)
 
     @property
-    def drawn_shape(self):
+    def drawn_shape(self) -> tuple[int, ...]:
         """The shape with 1 for each axis whose elements share."""
         if self.axis is None:
             return self.shape
         return tuple([size if axis in self.axis else 1 for axis, size in enumerate(self.shape)])
 
-    def words(self):
+    def words(self) -> NDArray[np.uint64]:
         """The generator's key and counter half, as the engines take them."""
         return self.key.astype(np.uint64)
 
-    def stream(self, position=0):
+    def stream(self, position: int = 0) -> tuple[NDArray[np.uint64], int, int, float] | None:
         """What an engine needs to draw from a position on: key, position, threshold and scale; None where nothing is dropped."""
         return None if self.p == 0.0 else (self.words(), self.offset + position, self.threshold, self.scale)
 
-    def toarray(self):
+    def toarray(self) -> NDArray[np.bool_]:
         """Boolean array of the mask's shape: True where an element is kept."""
         return np.array(self._kept())
 
-    def _kept(self):
+    def _kept(self) -> NDArray[np.bool_]:
         """The same, perhaps a read-only view in which elements share memory."""
         if self.given is not None:
             return bits_of(self.given, math.prod(self.shape)).reshape(self.shape)
@@ -87,14 +103,14 @@ class DropoutMask:
         engines.current().keep(self.words(), self.offset, self.threshold, kept)
         return np.broadcast_to(kept.reshape(drawn), self.shape)
 
-    def packbits(self):
+    def packbits(self) -> NDArray[np.uint8]:
         """The mask as bytes of 8 elements in C order, lowest bit first: `np.packbits(..., bitorder="little")`; `mask=` takes them too."""
         return np.packbits(self.toarray(), bitorder="little")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (self.p, self.shape, self.key, self.offset, self.axis, self.given)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         source = "given" if self.given is not None else f"key={self.key.tolist()}, offset={self.offset}"
         return f"DropoutMask(p={self.p}, shape={self.shape}, axis={self.axis}, {source})"
 
@@ -103,7 +119,7 @@ def _restored(p, shape, key, offset, axis, given):
     return DropoutMask(p, shape, key=key, offset=offset, axis=axis, given=given)
 
 
-def checked_p(p):
+def checked_p(p: float) -> float:
     """The probability as a float in [0, 1]."""
     if isinstance(p, bool) or np.ndim(p) != 0:
         raise TypeError(f"p must be a number, got {p!r}")
@@ -133,14 +149,14 @@ def key_of(rng):
 
 
 @lru_cache(maxsize=256)
-def _key_of_integer(seed):
+def _key_of_integer(seed: int) -> NDArray[np.uint32]:
     """The same key each time, at a tenth of the 4.5 us that NumPy takes to hash the seed."""
     key = np.random.SeedSequence(seed).generate_state(4)
     key.flags.writeable = False
     return key
 
 
-def mask_for(x, p, rng, mask, axis, offset):
+def mask_for(x: Array, p: float, rng: Rng, mask: DropoutMask | ArrayLike | None, axis: Axis | None, offset: SupportsIndex) -> DropoutMask:
     """The mask that was given, checked, or a new one."""
     if mask is None:
         if not hasattr(offset, "__index__") or not 0 <= offset.__index__() < 2**63 - x.size:
@@ -148,7 +164,7 @@ def mask_for(x, p, rng, mask, axis, offset):
         axes = None if axis is None else tuple(np.lib.array_utils.normalize_axis_tuple(axis, x.ndim, "axis"))
         return DropoutMask(p, x.shape, key=key_of(rng), offset=offset.__index__(), axis=axes)
     if not isinstance(mask, DropoutMask):
-        mask = given_mask(np.asarray(mask), p, x.shape)
+        mask = given_mask(borrowed(mask, "mask"), p, x.shape)
     if mask.p != p:
         raise ValueError(f"the mask was drawn with p={mask.p} and p={p} is asked for: give the same")
     if mask.shape != x.shape:
@@ -169,7 +185,16 @@ def given_mask(mask, p, shape):
     return DropoutMask(p, shape, given=words.astype(np.uint32, copy=False))
 
 
-def dropout(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=None):
+def dropout(
+    x: ArrayLike,
+    p: float = 0.5,
+    *,
+    rng: Rng = None,
+    mask: DropoutMask | ArrayLike | None = None,
+    axis: Axis | None = None,
+    offset: SupportsIndex = 0,
+    out: Writeable | None = None,
+) -> Array:
     """Drop elements with probability p and divide the others by 1 - p.
 
     Parameters
@@ -213,7 +238,16 @@ def dropout(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=None):
     return dropout_forward(x, p, rng=rng, mask=mask, axis=axis, offset=offset, out=out)[0]
 
 
-def dropout_forward(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=None):
+def dropout_forward(
+    x: ArrayLike,
+    p: float = 0.5,
+    *,
+    rng: Rng = None,
+    mask: DropoutMask | ArrayLike | None = None,
+    axis: Axis | None = None,
+    offset: SupportsIndex = 0,
+    out: Writeable | None = None,
+) -> tuple[Array, DropoutMask]:
     """As `dropout`, and the mask that `dropout_backward` needs.
 
     Returns
@@ -236,12 +270,12 @@ def dropout_forward(x, p=0.5, *, rng=None, mask=None, axis=None, offset=0, out=N
         if simple is not None:
             return simple
     x = floating(x)
-    checked_out(out, x)
+    out = checked_out(out, x)
     mask = mask_for(x, p, rng, mask, axis, offset)
     return _apply(x, mask, out, "x"), mask
 
 
-def dropout_backward(dy, mask, *, out=None):
+def dropout_backward(dy: ArrayLike, mask: DropoutMask, *, out: Writeable | None = None) -> Array:
     """Gradient of `dropout` with respect to x, from the gradient dy of y: dy / (1 - p) where x was kept, else 0.
 
     Parameters
@@ -272,7 +306,7 @@ def dropout_backward(dy, mask, *, out=None):
         if simple is not None:
             return simple[0]
     dy = floating(dy, "dy")
-    checked_out(out, dy)
+    out = checked_out(out, dy)
     return _apply(dy, mask, out, "dy")
 
 
@@ -298,7 +332,8 @@ def _apply(x, mask, out, name):
                 return y
         pieces = elementwise(x, y)
         source, target = (Staged(array, range(x.ndim), computing(x.dtype), pieces) for array in (x, y))
-        kept, position = None if drawn else mask._kept(), mask.offset
+        kept: Any = None if drawn else mask._kept()
+        position = mask.offset
         for piece in pieces:
             run, result = source.load(piece), target.place(piece)
             if drawn:

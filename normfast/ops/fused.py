@@ -5,7 +5,7 @@ A pre-norm network goes on with h = dropout(x) + residual, a post-norm network w
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -24,25 +24,27 @@ from normfast.ops._arrays import (
     statistics,
     unset_statistics,
 )
+from normfast.ops._foreign import borrowed
 from normfast.ops._rows import pieces_of_rows, without_dependence
 from normfast.ops._stats import NormGradients, NormStats
 from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, mask_for, scale_kept
 from normfast.ops.rms_norm import RMSNormGradients, zero_centered_weight
+from normfast.typing import Array, ArrayLike, Axis, Rng, Writeable
 
 
 class AddNorm(NamedTuple):
     """The norm y of the sum h of x and the residual stream, and the statistics of h."""
 
-    y: np.ndarray
-    h: np.ndarray
+    y: Array
+    h: Array
     stats: NormStats
 
 
 class DropoutAddNorm(NamedTuple):
     """The norm y of h = dropout(x) + residual, h, its statistics, and the mask."""
 
-    y: np.ndarray
-    h: np.ndarray
+    y: Array
+    h: Array
     stats: NormStats
     mask: DropoutMask
 
@@ -50,23 +52,35 @@ class DropoutAddNorm(NamedTuple):
 class DropoutAddNormGradients(NamedTuple):
     """Gradients of dropout, sum and layer norm with respect to x, the residual stream, weight and bias."""
 
-    dx: np.ndarray
-    dresidual: np.ndarray
-    dweight: np.ndarray
-    dbias: np.ndarray
+    dx: Array
+    dresidual: Array
+    dweight: Array
+    dbias: Array
 
 
 class DropoutAddRMSNormGradients(NamedTuple):
     """Gradients of dropout, sum and RMS norm with respect to x, the residual stream and weight."""
 
-    dx: np.ndarray
-    dresidual: np.ndarray
-    dweight: np.ndarray
+    dx: Array
+    dresidual: Array
+    dweight: Array
 
 
 def dropout_add_layer_norm(
-    x, residual, weight=None, bias=None, *, p=0.5, rng=None, mask=None, offset=0, axis=-1, eps=1e-5, out=None, h_out=None
-):
+    x: ArrayLike,
+    residual: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    p: float = 0.5,
+    rng: Rng = None,
+    mask: DropoutMask | ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    out: Writeable | None = None,
+    h_out: Writeable | None = None,
+) -> Array:
     """y = layer_norm(dropout(x) + residual).
 
     Parameters
@@ -116,8 +130,20 @@ def dropout_add_layer_norm(
 
 
 def dropout_add_layer_norm_forward(
-    x, residual, weight=None, bias=None, *, p=0.5, rng=None, mask=None, offset=0, axis=-1, eps=1e-5, out=None, h_out=None
-):
+    x: ArrayLike,
+    residual: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    p: float = 0.5,
+    rng: Rng = None,
+    mask: DropoutMask | ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    out: Writeable | None = None,
+    h_out: Writeable | None = None,
+) -> DropoutAddNorm:
     """As `dropout_add_layer_norm`, and what `dropout_add_layer_norm_backward` needs.
 
     Returns
@@ -139,7 +165,18 @@ def dropout_add_layer_norm_forward(
     return DropoutAddNorm(*_forward(x, residual, weight, bias, checked_p(p), rng, mask, offset, axis, eps, True, out, h_out))
 
 
-def dropout_add_layer_norm_backward(dy, h, stats, mask, weight=None, *, dh=None, axis=-1, out=None, dresidual_out=None):
+def dropout_add_layer_norm_backward(
+    dy: ArrayLike,
+    h: ArrayLike,
+    stats: NormStats,
+    mask: DropoutMask,
+    weight: ArrayLike | None = None,
+    *,
+    dh: ArrayLike | None = None,
+    axis: Axis = -1,
+    out: Writeable | None = None,
+    dresidual_out: Writeable | None = None,
+) -> DropoutAddNormGradients:
     """Gradients of `dropout_add_layer_norm`, from the gradient dy of y and, where h is used too, the gradient dh of h.
 
     Parameters
@@ -176,8 +213,20 @@ def dropout_add_layer_norm_backward(dy, h, stats, mask, weight=None, *, dh=None,
 
 
 def dropout_add_rms_norm(
-    x, residual, weight=None, *, p=0.5, rng=None, mask=None, offset=0, axis=-1, eps=1e-5, zero_centered=False, out=None, h_out=None
-):
+    x: ArrayLike,
+    residual: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    p: float = 0.5,
+    rng: Rng = None,
+    mask: DropoutMask | ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    zero_centered: bool = False,
+    out: Writeable | None = None,
+    h_out: Writeable | None = None,
+) -> Array:
     """y = rms_norm(dropout(x) + residual): as `dropout_add_layer_norm`, without centring and bias; zero_centered as in `rms_norm`.
 
     Examples
@@ -191,8 +240,20 @@ def dropout_add_rms_norm(
 
 
 def dropout_add_rms_norm_forward(
-    x, residual, weight=None, *, p=0.5, rng=None, mask=None, offset=0, axis=-1, eps=1e-5, zero_centered=False, out=None, h_out=None
-):
+    x: ArrayLike,
+    residual: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    p: float = 0.5,
+    rng: Rng = None,
+    mask: DropoutMask | ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    zero_centered: bool = False,
+    out: Writeable | None = None,
+    h_out: Writeable | None = None,
+) -> DropoutAddNorm:
     """As `dropout_add_rms_norm`, and what `dropout_add_rms_norm_backward` needs.
 
     Returns
@@ -214,7 +275,19 @@ def dropout_add_rms_norm_forward(
     return DropoutAddNorm(*_forward(x, residual, weight, None, checked_p(p), rng, mask, offset, axis, eps, False, out, h_out))
 
 
-def dropout_add_rms_norm_backward(dy, h, stats, mask, weight=None, *, dh=None, axis=-1, zero_centered=False, out=None, dresidual_out=None):
+def dropout_add_rms_norm_backward(
+    dy: ArrayLike,
+    h: ArrayLike,
+    stats: NormStats,
+    mask: DropoutMask,
+    weight: ArrayLike | None = None,
+    *,
+    dh: ArrayLike | None = None,
+    axis: Axis = -1,
+    zero_centered: bool = False,
+    out: Writeable | None = None,
+    dresidual_out: Writeable | None = None,
+) -> DropoutAddRMSNormGradients:
     """Gradients of `dropout_add_rms_norm`; parameters as in `dropout_add_layer_norm_backward`.
 
     Returns
@@ -230,13 +303,23 @@ def dropout_add_rms_norm_backward(dy, h, stats, mask, weight=None, *, dh=None, a
     >>> nf.dropout_add_rms_norm_backward(np.array([[1.0, 0.0]]), h, stats, mask).dresidual.round(4)
     array([[ 0.181 , -0.1358]])
     """
-    own = None if weight is None else np.asarray(weight).dtype
+    own = None if weight is None else borrowed(weight, "weight").dtype
     weight = zero_centered_weight(weight, h) if zero_centered else weight
     gradients = _backward(dy, h, stats, _drawn(mask), weight, dh, axis, False, out, dresidual_out, own)
     return DropoutAddRMSNormGradients(*gradients[:3])
 
 
-def add_layer_norm(x, residual, weight=None, bias=None, *, axis=-1, eps=1e-5, out=None, h_out=None):
+def add_layer_norm(
+    x: ArrayLike,
+    residual: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    out: Writeable | None = None,
+    h_out: Writeable | None = None,
+) -> Array:
     """y = layer_norm(x + residual): `dropout_add_layer_norm` at inference, where nothing is dropped.
 
     Examples
@@ -251,7 +334,17 @@ def add_layer_norm(x, residual, weight=None, bias=None, *, axis=-1, eps=1e-5, ou
     return _forward(x, residual, weight, bias, None, None, None, 0, axis, eps, True, out, h_out)[0]
 
 
-def add_layer_norm_forward(x, residual, weight=None, bias=None, *, axis=-1, eps=1e-5, out=None, h_out=None):
+def add_layer_norm_forward(
+    x: ArrayLike,
+    residual: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    out: Writeable | None = None,
+    h_out: Writeable | None = None,
+) -> AddNorm:
     """As `add_layer_norm`; returns an `AddNorm` (y, h, stats) with h = x + residual.
 
     Examples
@@ -264,7 +357,16 @@ def add_layer_norm_forward(x, residual, weight=None, bias=None, *, axis=-1, eps=
     return AddNorm(*_forward(x, residual, weight, bias, None, None, None, 0, axis, eps, True, out, h_out)[:3])
 
 
-def add_layer_norm_backward(dy, h, stats, weight=None, *, dh=None, axis=-1, out=None):
+def add_layer_norm_backward(
+    dy: ArrayLike,
+    h: ArrayLike,
+    stats: NormStats,
+    weight: ArrayLike | None = None,
+    *,
+    dh: ArrayLike | None = None,
+    axis: Axis = -1,
+    out: Writeable | None = None,
+) -> NormGradients:
     """Gradients of `add_layer_norm`: a `NormGradients` (dx, dweight, dbias), whose dx is that of x and of the residual stream.
 
     It is the gradient of the norm, from the gradient dy of y, plus the gradient dh of h where that is used too.
@@ -279,7 +381,17 @@ def add_layer_norm_backward(dy, h, stats, weight=None, *, dh=None, axis=-1, out=
     return NormGradients(*_backward(dy, h, stats, None, weight, dh, axis, True, None, out)[1:])
 
 
-def add_rms_norm(x, residual, weight=None, *, axis=-1, eps=1e-5, zero_centered=False, out=None, h_out=None):
+def add_rms_norm(
+    x: ArrayLike,
+    residual: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    zero_centered: bool = False,
+    out: Writeable | None = None,
+    h_out: Writeable | None = None,
+) -> Array:
     """y = rms_norm(x + residual): `dropout_add_rms_norm` at inference, where nothing is dropped.
 
     Examples
@@ -292,7 +404,17 @@ def add_rms_norm(x, residual, weight=None, *, axis=-1, eps=1e-5, zero_centered=F
     return _forward(x, residual, weight, None, None, None, None, 0, axis, eps, False, out, h_out)[0]
 
 
-def add_rms_norm_forward(x, residual, weight=None, *, axis=-1, eps=1e-5, zero_centered=False, out=None, h_out=None):
+def add_rms_norm_forward(
+    x: ArrayLike,
+    residual: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    zero_centered: bool = False,
+    out: Writeable | None = None,
+    h_out: Writeable | None = None,
+) -> AddNorm:
     """As `add_rms_norm`; returns an `AddNorm` (y, h, stats) with h = x + residual.
 
     Examples
@@ -306,7 +428,17 @@ def add_rms_norm_forward(x, residual, weight=None, *, axis=-1, eps=1e-5, zero_ce
     return AddNorm(*_forward(x, residual, weight, None, None, None, None, 0, axis, eps, False, out, h_out)[:3])
 
 
-def add_rms_norm_backward(dy, h, stats, weight=None, *, dh=None, axis=-1, zero_centered=False, out=None):
+def add_rms_norm_backward(
+    dy: ArrayLike,
+    h: ArrayLike,
+    stats: NormStats,
+    weight: ArrayLike | None = None,
+    *,
+    dh: ArrayLike | None = None,
+    axis: Axis = -1,
+    zero_centered: bool = False,
+    out: Writeable | None = None,
+) -> RMSNormGradients:
     """Gradients of `add_rms_norm`: an `RMSNormGradients` (dx, dweight), whose dx is that of x and of the residual stream.
 
     Examples
@@ -316,7 +448,7 @@ def add_rms_norm_backward(dy, h, stats, weight=None, *, dh=None, axis=-1, zero_c
     >>> nf.add_rms_norm_backward(np.array([[1.0, 0.0]]), h, stats).dx.round(4)
     array([[ 0.181 , -0.1358]])
     """
-    own = None if weight is None else np.asarray(weight).dtype
+    own = None if weight is None else borrowed(weight, "weight").dtype
     weight = zero_centered_weight(weight, h) if zero_centered else weight
     return RMSNormGradients(*_backward(dy, h, stats, None, weight, dh, axis, False, None, out, own)[1:3])
 
@@ -343,8 +475,8 @@ def _forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, centred
     weight = parameter(weight, layout, layout.reduced, dtype, "weight", 1)
     bias = parameter(bias, layout, layout.reduced, dtype, "bias", 0)
     eps = checked_eps(eps)
-    checked_out(out, x)
-    checked_out(h_out, x, "h_out")
+    out = checked_out(out, x)
+    h_out = checked_out(h_out, x, "h_out")
     if out is not None and h_out is not None and np.may_share_memory(out, h_out):
         raise ValueError("out and h_out overlap: y and h need memory of their own")
     mask = None if p is None else mask_for(x, p, rng, mask, None, offset)
@@ -381,16 +513,17 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
         raise ValueError(f"h has shape {h.shape} and the mask has {mask.shape}: they must be the same")
     layout = layout_of(h, axis, rows=True)
     dtype = gradient_dtype(h, weight) if own is None or h.itemsize > 2 else own
-    checked_out(out, h)
-    checked_out(dresidual_out, h, "dresidual_out" if mask is not None else "out")
+    out = checked_out(out, h)
+    dresidual_out = checked_out(dresidual_out, h, "dresidual_out" if mask is not None else "out")
     if out is not None and dresidual_out is not None and np.may_share_memory(out, dresidual_out):
         raise ValueError("out and dresidual_out overlap: dx and dresidual need memory of their own")
     weight = parameter(weight, layout, layout.reduced, computing(h.dtype), "weight", 1)
     given = statistics(stats, layout, ("mean", "rstd") if centred else ("rstd",))
-    dy, h, dh, weight, rstd = (apart(apart(values, out), dresidual_out) for values in (dy, h, dh, weight, given[-1]))
+    dy, h, weight, rstd = (apart(apart(values, out), dresidual_out) for values in (dy, h, weight, given[-1]))
+    dh = apart(apart(dh, out), dresidual_out)
     mean = apart(apart(given[0], out), dresidual_out) if centred else np.zeros(rstd.size)
     dresidual = np.empty_like(h, subok=False) if dresidual_out is None else dresidual_out
-    dx = None if mask is None else np.empty_like(h, subok=False) if out is None else out
+    dx: Any = None if mask is None else np.empty_like(h, subok=False) if out is None else out
     n = layout.block[3]
     dweight, dbias = np.zeros(n), np.zeros(n)
     engine = engines.current()

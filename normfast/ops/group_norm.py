@@ -2,7 +2,7 @@
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -27,9 +27,20 @@ from normfast.ops._arrays import (
 from normfast.ops._norm import gradients, normalize
 from normfast.ops._rows import without_dependence
 from normfast.ops._stats import NormGradients, NormStats
+from normfast.typing import Array, ArrayLike, Writeable
 
 
-def group_norm(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-5, where=None, out=None):
+def group_norm(
+    x: ArrayLike,
+    num_groups: SupportsIndex,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    where: ArrayLike | None = None,
+    out: Writeable | None = None,
+) -> Array:
     """Normalize each group of channels of each sample: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
     Parameters
@@ -72,7 +83,17 @@ def group_norm(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-5, where
     return group_norm_forward(x, num_groups, weight, bias, axis=axis, eps=eps, where=where, out=out)[0]
 
 
-def group_norm_forward(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-5, where=None, out=None):
+def group_norm_forward(
+    x: ArrayLike,
+    num_groups: SupportsIndex,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    where: ArrayLike | None = None,
+    out: Writeable | None = None,
+) -> tuple[Array, NormStats]:
     """As `group_norm`, and the statistics that `group_norm_backward` needs.
 
     Returns
@@ -90,7 +111,7 @@ def group_norm_forward(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-
     """
     x = floating(x)
     layout, groups = _grouped(x, num_groups, axis)
-    checked_out(out, x)
+    out = checked_out(out, x)
     weight = parameter(weight, layout, layout.kept, DOUBLE, "weight", 1, out)
     bias = parameter(bias, layout, layout.kept, DOUBLE, "bias", 0, out)
     eps, where = checked_eps(eps), checked_where(where, x)
@@ -107,7 +128,17 @@ def group_norm_forward(x, num_groups, weight=None, bias=None, *, axis=1, eps=1e-
     return y, stats
 
 
-def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=None, out=None):
+def group_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    stats: NormStats,
+    weight: ArrayLike | None = None,
+    *,
+    num_groups: SupportsIndex,
+    axis: int = 1,
+    where: ArrayLike | None = None,
+    out: Writeable | None = None,
+) -> NormGradients:
     """Gradients of `group_norm`, from the gradient dy of y.
 
     Parameters
@@ -140,7 +171,7 @@ def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=
     dy = same_shape(dy, x, "dy")
     dtype = gradient_dtype(x, weight)
     layout, groups = _grouped(x, num_groups, axis)
-    checked_out(out, x)
+    out = checked_out(out, x)
     weight = parameter(weight, layout, layout.kept, DOUBLE, "weight", 1, out)
     where, shape = checked_where(where, x), groups.shape
     dy, x = apart(dy, out), apart(x, out)
@@ -159,9 +190,9 @@ def group_norm_backward(dy, x, stats, weight=None, *, num_groups, axis=1, where=
 class Groups(NamedTuple):
     """The channels of x in groups: what follows from the shape of x."""
 
-    shape: tuple  # of x, with its channels as (groups, channels of a group)
+    shape: tuple[int, ...]  # of x, with its channels as (groups, channels of a group)
     axis: int  # of the groups in that shape
-    rows: tuple  # groups of all samples, values of each
+    rows: tuple[int, int]  # groups of all samples, values of each
     run: int  # values of a channel, which lie together where the axis is 1
 
 
@@ -203,7 +234,15 @@ def _course(x, axis):
     return layout, affine
 
 
-def instance_norm(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=None):
+def instance_norm(
+    x: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    out: Writeable | None = None,
+) -> Array:
     """Normalize each channel of each sample: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
     Parameters
@@ -230,7 +269,15 @@ def instance_norm(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=None):
     return instance_norm_forward(x, weight, bias, axis=axis, eps=eps, out=out)[0]
 
 
-def instance_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=None):
+def instance_norm_forward(
+    x: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: int = 1,
+    eps: float = 1e-5,
+    out: Writeable | None = None,
+) -> tuple[Array, NormStats]:
     """As `instance_norm`, and the statistics that `instance_norm_backward` needs.
 
     Returns
@@ -250,7 +297,9 @@ def instance_norm_forward(x, weight=None, bias=None, *, axis=1, eps=1e-5, out=No
     return group_norm_forward(x, _channels(x, axis), weight, bias, axis=axis, eps=eps, out=out)
 
 
-def instance_norm_backward(dy, x, stats, weight=None, *, axis=1, out=None):
+def instance_norm_backward(
+    dy: ArrayLike, x: ArrayLike, stats: NormStats, weight: ArrayLike | None = None, *, axis: int = 1, out: Writeable | None = None
+) -> NormGradients:
     """Gradients of `instance_norm`, from the gradient dy of y.
 
     Parameters

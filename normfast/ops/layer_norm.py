@@ -17,9 +17,19 @@ from normfast.ops._arrays import (
 from normfast.ops._norm import gradients, normalize
 from normfast.ops._rows import rows_backward, rows_forward
 from normfast.ops._stats import NormGradients, NormStats
+from normfast.typing import Array, ArrayLike, Axis, Writeable
 
 
-def layer_norm(x, weight=None, bias=None, *, axis=-1, eps=1e-5, where=None, out=None):
+def layer_norm(
+    x: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    where: ArrayLike | None = None,
+    out: Writeable | None = None,
+) -> Array:
     """Normalize over the axes: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
     Parameters
@@ -67,7 +77,16 @@ def layer_norm(x, weight=None, bias=None, *, axis=-1, eps=1e-5, where=None, out=
     return layer_norm_forward(x, weight, bias, axis=axis, eps=eps, where=where, out=out)[0]
 
 
-def layer_norm_forward(x, weight=None, bias=None, *, axis=-1, eps=1e-5, where=None, out=None):
+def layer_norm_forward(
+    x: ArrayLike,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    where: ArrayLike | None = None,
+    out: Writeable | None = None,
+) -> tuple[Array, NormStats]:
     """As `layer_norm`, and the statistics that `layer_norm_backward` needs.
 
     Returns
@@ -93,7 +112,7 @@ def layer_norm_forward(x, weight=None, bias=None, *, axis=-1, eps=1e-5, where=No
     weight = parameter(weight, layout, layout.reduced, dtype, "weight", 1)
     bias = parameter(bias, layout, layout.reduced, dtype, "bias", 0)
     eps = checked_eps(eps)
-    checked_out(out, x)
+    out = checked_out(out, x)
     where = checked_where(where, x)
     columns = plain and not direct(layout, x) and direct(layout_of(x, axis), x)  # rows would be copied, columns lie ready
     if where is not None or columns:
@@ -104,7 +123,16 @@ def layer_norm_forward(x, weight=None, bias=None, *, axis=-1, eps=1e-5, where=No
     return y, NormStats(*(layout.unpack(values, layout.kept) for values in statistics), layout.block[3])
 
 
-def layer_norm_backward(dy, x, stats, weight=None, *, axis=-1, where=None, out=None):
+def layer_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    stats: NormStats,
+    weight: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    out: Writeable | None = None,
+) -> NormGradients:
     """Gradients of `layer_norm`, from the gradient dy of y.
 
     Parameters
@@ -147,7 +175,7 @@ def layer_norm_backward(dy, x, stats, weight=None, *, axis=-1, where=None, out=N
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)
     dtype = gradient_dtype(x, weight)
-    checked_out(out, x)
+    out = checked_out(out, x)
     weight = parameter(weight, layout, layout.reduced, computing(x.dtype), "weight", 1, out)
     where = checked_where(where, x)
     if where is not None:

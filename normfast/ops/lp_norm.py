@@ -6,9 +6,10 @@ from normfast import engines
 from normfast.ops._arrays import apart, checked_eps, checked_out, floating, layout_of, same_shape
 from normfast.ops._rows import pieces_of_rows
 from normfast.ops._stats import InputGradient
+from normfast.typing import Array, ArrayLike, Axis, Float64Array, Writeable
 
 
-def lp_norm(x, ord=2, *, axis=-1, eps=1e-12, out=None):
+def lp_norm(x: ArrayLike, ord: float = 2, *, axis: Axis = -1, eps: float = 1e-12, out: Writeable | None = None) -> Array:
     """Divide by the p-norm over the axes: y = x / max(norm, eps), norm = sum(|x|**ord)**(1/ord).
 
     Parameters
@@ -44,7 +45,9 @@ def lp_norm(x, ord=2, *, axis=-1, eps=1e-12, out=None):
     return lp_norm_forward(x, ord, axis=axis, eps=eps, out=out)[0]
 
 
-def lp_norm_forward(x, ord=2, *, axis=-1, eps=1e-12, out=None):
+def lp_norm_forward(
+    x: ArrayLike, ord: float = 2, *, axis: Axis = -1, eps: float = 1e-12, out: Writeable | None = None
+) -> tuple[Array, Float64Array]:
     """As `lp_norm`, and the norms that `lp_norm_backward` needs.
 
     Returns
@@ -62,7 +65,7 @@ def lp_norm_forward(x, ord=2, *, axis=-1, eps=1e-12, out=None):
     """
     x, p, eps = floating(x), checked_order(ord), checked_eps(eps)
     layout = layout_of(x, axis, rows=True)
-    checked_out(out, x)
+    out = checked_out(out, x)
     x = apart(x, out)
     y = np.empty_like(x) if out is None else out
     engine, norm = engines.current(), np.zeros(layout.block[2])
@@ -71,7 +74,9 @@ def lp_norm_forward(x, ord=2, *, axis=-1, eps=1e-12, out=None):
     return y, layout.unpack(norm, layout.kept)
 
 
-def lp_norm_backward(dy, x, saved, *, ord=2, axis=-1, eps=1e-12, out=None):
+def lp_norm_backward(
+    dy: ArrayLike, x: ArrayLike, saved: ArrayLike, *, ord: float = 2, axis: Axis = -1, eps: float = 1e-12, out: Writeable | None = None
+) -> InputGradient:
     """Gradient of `lp_norm`, from the gradient dy of y.
 
     Parameters
@@ -102,7 +107,7 @@ def lp_norm_backward(dy, x, saved, *, ord=2, axis=-1, eps=1e-12, out=None):
     x, p, eps = floating(x), checked_order(ord), checked_eps(eps)
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)
-    checked_out(out, x)
+    out = checked_out(out, x)
     norm = np.asarray(saved, np.float64)
     if norm.shape != layout.kept_shape:
         raise ValueError(f"saved has shape {norm.shape}: an x of shape {x.shape} needs {layout.kept_shape}, its shape without axis")

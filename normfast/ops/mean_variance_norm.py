@@ -2,10 +2,11 @@
 
 from normfast.ops._arrays import checked_eps, checked_out, floating, layout_of, same_shape
 from normfast.ops._norm import gradients, normalize
-from normfast.ops._stats import InputGradient
+from normfast.ops._stats import InputGradient, NormStats
+from normfast.typing import Array, ArrayLike, Axis, Writeable
 
 
-def mean_variance_norm(x, *, axis=None, eps=1e-9, out=None):
+def mean_variance_norm(x: ArrayLike, *, axis: Axis | None = None, eps: float = 1e-9, out: Writeable | None = None) -> Array:
     """Bring to mean 0 and variance 1 over the axes: y = (x - mean) / sqrt(var + eps).
 
     Parameters
@@ -34,7 +35,9 @@ def mean_variance_norm(x, *, axis=None, eps=1e-9, out=None):
     return mean_variance_norm_forward(x, axis=axis, eps=eps, out=out)[0]
 
 
-def mean_variance_norm_forward(x, *, axis=None, eps=1e-9, out=None):
+def mean_variance_norm_forward(
+    x: ArrayLike, *, axis: Axis | None = None, eps: float = 1e-9, out: Writeable | None = None
+) -> tuple[Array, NormStats]:
     """As `mean_variance_norm`, and the statistics that `mean_variance_norm_backward` needs.
 
     Returns
@@ -52,11 +55,13 @@ def mean_variance_norm_forward(x, *, axis=None, eps=1e-9, out=None):
     """
     x = floating(x)
     layout = layout_of(x, _axes(x, axis))
-    checked_out(out, x)
+    out = checked_out(out, x)
     return normalize(x, layout, (), None, None, checked_eps(eps), out)
 
 
-def mean_variance_norm_backward(dy, x, stats, *, axis=None, out=None):
+def mean_variance_norm_backward(
+    dy: ArrayLike, x: ArrayLike, stats: NormStats, *, axis: Axis | None = None, out: Writeable | None = None
+) -> InputGradient:
     """Gradient of `mean_variance_norm`, from the gradient dy of y.
 
     Parameters
@@ -85,7 +90,7 @@ def mean_variance_norm_backward(dy, x, stats, *, axis=None, out=None):
     """
     x = floating(x)
     dy = same_shape(dy, x, "dy")
-    checked_out(out, x)
+    out = checked_out(out, x)
     return InputGradient(gradients(dy, x, stats, layout_of(x, _axes(x, axis)), (), None, x.dtype, out).dx)
 
 

@@ -2,14 +2,18 @@
 
 import math
 import struct
+from collections.abc import Iterable
+from typing import Any, Self
 
 import numpy as np
 
 from normfast import engines
 from normfast.kernels.moments import merge, unmerge
 from normfast.ops._arrays import DOUBLE, checked_where, direct, grouped, layout_of, plain
+from normfast.ops._foreign import borrowed
 from normfast.ops._pieces import Staged, part, shape_of, split
 from normfast.ops._statistics import Accumulator, block_moments, weighted_moments
+from normfast.typing import ArrayLike, Axis, Float64Array, NanPolicy
 
 MAGIC = b"nf-mom\0\1"  # the last byte is the version of the format
 NUMBERS = (int, float, np.number)  # known without np.ndim, which takes 0.7 us
@@ -45,9 +49,9 @@ class Moments:
     __slots__ = ("count", "m2", "mean")
     __array_ufunc__ = None  # so that ndarray + Moments raises instead of making an array of objects
 
-    def __init__(self, count, mean, m2):
+    def __init__(self, count: Any, mean: ArrayLike, m2: ArrayLike) -> None:
         scalar = isinstance(count, NUMBERS) or np.ndim(count) == 0
-        self.count = count if scalar else np.asarray(count)
+        self.count: Any = count if scalar else np.asarray(count)  # int, float or ndarray
         self.mean = np.asarray(mean, np.float64)
         self.m2 = np.asarray(m2, np.float64)
         if self.mean.shape != self.m2.shape:
@@ -55,18 +59,18 @@ class Moments:
         if not scalar and self.count.shape != self.mean.shape:
             raise ValueError(f"count has shape {self.count.shape} and mean has {self.mean.shape}: it must be one number or of that shape")
 
-    def var(self, ddof=0):
+    def var(self, ddof: float = 0) -> Float64Array | np.float64:
         """Variance m2 / (count - ddof), for any real ddof; infinite where count <= ddof, nan where there are no values."""
         count = np.asarray(self.count)
         with np.errstate(all="ignore"):
             var = np.where(count <= ddof, np.inf, self.m2 / (count - ddof))
         return np.where(count == 0, np.nan, var)[()]
 
-    def std(self, ddof=0):
+    def std(self, ddof: float = 0) -> Float64Array | np.float64:
         """Square root of `var(ddof)`."""
         return np.sqrt(self.var(ddof))
 
-    def __add__(self, other):
+    def __add__(self, other: "Moments") -> "Moments":
         if not isinstance(other, Moments):
             return NotImplemented
         if self.mean.shape != other.mean.shape:
@@ -77,7 +81,7 @@ class Moments:
             mean = np.where(first, self.mean, np.where(second, other.mean, mean))
             return Moments(self.count + other.count, mean, np.where(first, self.m2, np.where(second, other.m2, m2)))
 
-    def __sub__(self, other):
+    def __sub__(self, other: "Moments") -> "Moments":
         if not isinstance(other, Moments):
             return NotImplemented
         if self.mean.shape != other.mean.shape:
@@ -92,7 +96,7 @@ class Moments:
             return Moments(count, mean, np.where(same, self.m2, np.where(left, 0.0, np.maximum(m2, 0.0))))
 
     @classmethod
-    def merge(cls, parts):
+    def merge(cls, parts: Iterable["Moments"]) -> "Moments":
         """Merge many moments in a fixed tree (neighbours, then neighbours of these), so that equal parts give equal bits."""
         parts = list(parts)
         if not parts:
@@ -101,7 +105,7 @@ class Moments:
             parts = [sum(parts[i + 1 : i + 2], parts[i]) for i in range(0, len(parts), 2)]
         return parts[0]
 
-    def to_bytes(self):
+    def to_bytes(self) -> bytes:
         """The moments as bytes, the same on every machine.
 
         `MAGIC` with the version; as unsigned 64-bit integers the number of axes, whether the count is an array, whether it is an integer,
@@ -113,10 +117,10 @@ class Moments:
         return MAGIC + struct.pack(f"<{len(numbers)}Q", *numbers) + values.astype("<f8").tobytes()
 
     @classmethod
-    def from_bytes(cls, data):
+    def from_bytes(cls, data: bytes) -> Self:
         """The moments of which `to_bytes` made these bytes; ValueError if it did not."""
         if bytes(data[:8]) != MAGIC:
-            raise ValueError(f"these {len(data)} bytes are no moments of this version: they must begin with {MAGIC}")
+            raise ValueError(f"these {len(data)} bytes are no moments of this version: they must begin with {MAGIC!r}")
         try:
             ndim, per_column, whole = struct.unpack_from("<3Q", data, 8)
             shape = struct.unpack_from(f"<{min(ndim, 64)}Q", data, 32)
@@ -130,7 +134,7 @@ class Moments:
         count = count.astype(np.int64) if whole else count
         return cls(count.reshape(shape) if per_column else count[0].item(), mean.reshape(shape), m2.reshape(shape))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Moments(count={self.count}, mean={self.mean!r}, m2={self.m2!r})"
 
 
@@ -139,7 +143,14 @@ def empty(shape):
     return Moments(0, np.full(shape, np.nan), np.zeros(shape))
 
 
-def moments(x, axis=None, *, where=None, weights=None, nan_policy="propagate"):
+def moments(
+    x: ArrayLike,
+    axis: Axis | None = None,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    nan_policy: NanPolicy = "propagate",
+) -> Moments:
     """Count, mean and sum of squared deviations of x, in one pass over memory.
 
     Parameters
@@ -203,7 +214,7 @@ def _weights(weights, layout):
     """The weights as float64, checked, in the shape that broadcasts to x."""
     if weights is None:
         return None
-    weights = np.asarray(weights)
+    weights = borrowed(weights, "weights")
     if weights.dtype.kind not in "fiub":
         raise TypeError(f"weights must be real numbers, got {weights.dtype}")
     if len(layout.reduced) != 1:

@@ -18,13 +18,14 @@ from normfast.ops._arrays import (
 )
 from normfast.ops._rows import rows_backward, rows_forward
 from normfast.ops._stats import NormStats
+from normfast.typing import Array, ArrayLike, Axis, Writeable
 
 
 class RMSNormGradients(NamedTuple):
     """Gradients of `rms_norm` with respect to x and weight."""
 
-    dx: np.ndarray
-    dweight: np.ndarray
+    dx: Array
+    dweight: Array
 
 
 def zero_centered_weight(weight, x):
@@ -32,7 +33,15 @@ def zero_centered_weight(weight, x):
     return None if weight is None else 1 + floating(weight, "weight").astype(computing(floating(x).dtype), copy=False)
 
 
-def rms_norm(x, weight=None, *, axis=-1, eps=1e-5, zero_centered=False, out=None):
+def rms_norm(
+    x: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    zero_centered: bool = False,
+    out: Writeable | None = None,
+) -> Array:
     """Divide by the root mean square over the axes: y = x / sqrt(mean(x**2) + eps) * weight.
 
     Parameters
@@ -76,7 +85,15 @@ def rms_norm(x, weight=None, *, axis=-1, eps=1e-5, zero_centered=False, out=None
     return rms_norm_forward(x, weight, axis=axis, eps=eps, out=out)[0]
 
 
-def rms_norm_forward(x, weight=None, *, axis=-1, eps=1e-5, zero_centered=False, out=None):
+def rms_norm_forward(
+    x: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    zero_centered: bool = False,
+    out: Writeable | None = None,
+) -> tuple[Array, NormStats]:
     """As `rms_norm`, and the statistics that `rms_norm_backward` needs.
 
     Returns
@@ -102,12 +119,21 @@ def rms_norm_forward(x, weight=None, *, axis=-1, eps=1e-5, zero_centered=False, 
     weight = parameter(weight, layout, layout.reduced, dtype, "weight", 1)
     bias = parameter(None, layout, layout.reduced, dtype, "bias", 0)
     eps = checked_eps(eps)
-    checked_out(out, x)
+    out = checked_out(out, x)
     y, _, rstd, var = rows_forward(x, layout, weight, bias, eps, False, out)
     return y, NormStats(None, layout.unpack(rstd, layout.kept), layout.unpack(var, layout.kept), layout.block[3])
 
 
-def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1, zero_centered=False, out=None):
+def rms_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    stats: NormStats,
+    weight: ArrayLike | None = None,
+    *,
+    axis: Axis = -1,
+    zero_centered: bool = False,
+    out: Writeable | None = None,
+) -> RMSNormGradients:
     """Gradients of `rms_norm`, from the gradient dy of y.
 
     Parameters
@@ -148,7 +174,7 @@ def rms_norm_backward(dy, x, stats, weight=None, *, axis=-1, zero_centered=False
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)
     dtype = gradient_dtype(x, weight)
-    checked_out(out, x)
+    out = checked_out(out, x)
     weight = parameter(weight, layout, layout.reduced, computing(x.dtype), "weight", 1, out)
     (rstd,) = statistics(stats, layout, ("rstd",), out)
     dx, dweight, _ = rows_backward(dy, x, layout, np.zeros(rstd.size), rstd, weight, False, out)

@@ -5,12 +5,13 @@ import numpy as np
 from normfast.ops._arrays import apart, checked_out, floating, layout_of, plain
 from normfast.ops.batch_norm import batch_norm
 from normfast.ops.moments import Moments, moments
+from normfast.typing import Array, ArrayLike, Axis, Writeable
 
 EPS = float(np.finfo(np.float64).eps)
 FAR = 2.0**600  # brings all float64 values whose squares overflow or vanish within reach
 
 
-def standardize(x, *, axis=0, ddof=0, out=None):
+def standardize(x: ArrayLike, *, axis: Axis | None = 0, ddof: float = 0, out: Writeable | None = None) -> Array:
     """Bring x to mean 0 and standard deviation 1 along an axis: y = (x - mean) / std.
 
     Parameters
@@ -43,13 +44,15 @@ def standardize(x, *, axis=0, ddof=0, out=None):
            [ 1.,  0.]])
     """
     x = real(x)
-    checked_out(out, x)
+    out = checked_out(out, x)
     reduced, kept = _axes(x, axis)
     m, unit = moments_in_units(x, reduced)
     return standardized(x, m.mean, scale_in_units(m, unit, ddof), unit, kept, out)
 
 
-def minmax_scale(x, *, axis=0, feature_range=(0, 1), out=None):
+def minmax_scale(
+    x: ArrayLike, *, axis: Axis | None = 0, feature_range: tuple[float, float] = (0, 1), out: Writeable | None = None
+) -> Array:
     """Bring the smallest value along an axis to the one end of a range and the largest to the other, both exactly.
 
     Parameters
@@ -83,7 +86,7 @@ def minmax_scale(x, *, axis=0, feature_range=(0, 1), out=None):
            [ 1. ,  0. ]])
     """
     x = real(x)
-    checked_out(out, x)
+    out = checked_out(out, x)
     ends = checked_range(feature_range)
     reduced, _ = _axes(x, axis)
     if x.size == 0:
@@ -92,7 +95,7 @@ def minmax_scale(x, *, axis=0, feature_range=(0, 1), out=None):
     return rescaled(x, old, ends, out)
 
 
-def real(x):
+def real(x: ArrayLike) -> Array:
     """x as a floating-point array; integers as float64."""
     if hasattr(x, "toarray"):
         raise TypeError(f"x is a sparse {type(x).__name__}, which would fill up: give x.toarray()")

@@ -1,9 +1,15 @@
 """Masks of padded sequences, for the `where` of the norms."""
 
+from collections.abc import Iterable
+
 import numpy as np
+from numpy.typing import NDArray
+
+from normfast.ops._foreign import borrowed
+from normfast.typing import ArrayLike
 
 
-def sequence_mask(shape, *, lengths, axis=1):
+def sequence_mask(shape: Iterable[int], *, lengths: ArrayLike, axis: int = 1) -> NDArray[np.bool_]:
     """The mask of padded sequences: True at the first lengths[i] positions of sample i.
 
     Parameters
@@ -31,7 +37,7 @@ def sequence_mask(shape, *, lengths, axis=1):
     >>> nf.batch_norm_forward(x, axis=-1, where=mask)[1].mean
     array([5.])
     """
-    shape, lengths = tuple(shape), np.asarray(lengths)
+    shape, lengths = tuple(shape), borrowed(lengths, "lengths")
     axis = np.lib.array_utils.normalize_axis_index(axis, len(shape))
     if axis == 0:
         raise ValueError("axis is 0, that of the samples: give the axis of the positions")

@@ -1,15 +1,26 @@
 """Whitening: mean 0 and the identity as covariance (A. Kessy, A. Lewin, K. Strimmer, The American Statistician 72, 2018)."""
 
+from typing import Literal
+
 import numpy as np
 
 from normfast.ops._arrays import checked_eps
 from normfast.ops.covariance import covariance
 from normfast.ops.scaling import is_constant, real
+from normfast.typing import Array, ArrayLike, Whitening
 
 METHODS = ("zca", "pca", "cholesky")
 
 
-def whiten(x, *, method="zca", n_components=None, shrinkage=0.0, eps=1e-12, ddof=0):
+def whiten(
+    x: ArrayLike,
+    *,
+    method: Whitening = "zca",
+    n_components: int | None = None,
+    shrinkage: float | Literal["oas"] = 0.0,
+    eps: float = 1e-12,
+    ddof: float = 0,
+) -> Array:
     """Bring samples in rows to mean 0 and the identity as covariance.
 
     Parameters

@@ -1,0 +1,37 @@
+"""The types of the public signatures, for code of your own that is checked by mypy or another of its kind.
+
+>>> import numpy as np, normfast as nf
+>>> from normfast.typing import Array, ArrayLike
+>>> def centred(x: ArrayLike) -> Array:
+...     return nf.layer_norm(x, eps=0.0)
+>>> centred(np.array([1.0, 3.0]))
+array([-1.,  1.])
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike as NumPyArrayLike
+from numpy.typing import NDArray
+
+
+class SupportsDLPack(Protocol):
+    """An array of any library that lends its memory by DLPack."""
+
+    def __dlpack__(self, *, stream: None = None) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[Any, int]: ...
+
+
+Array: TypeAlias = NDArray[Any]  # what comes out: of x's dtype, float16, bfloat16, float32 or float64
+Float64Array: TypeAlias = NDArray[np.float64]  # statistics, whatever the dtype of x
+ArrayLike: TypeAlias = NumPyArrayLike | SupportsDLPack  # what is read
+Writeable: TypeAlias = Array | SupportsDLPack  # what is written: `out`, running statistics
+Axis: TypeAlias = int | tuple[int, ...]
+Rng: TypeAlias = int | np.integer[Any] | np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None
+NanPolicy: TypeAlias = Literal["propagate", "omit", "raise"]
+Functions: TypeAlias = tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]  # a = f(z) and dz = backward(da, z)
+Activation: TypeAlias = Literal["identity", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softplus"] | Functions | None
+Whitening: TypeAlias = Literal["zca", "pca", "cholesky"]
+EngineName: TypeAlias = Literal["auto", "cython", "numba", "numpy"]
