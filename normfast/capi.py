@@ -1,7 +1,8 @@
 """The kernels for other people's compiled code: Cython, C, C++, and what calls C functions by their address.
 
-Cython takes them by `from normfast.capi cimport layer_norm`, C and C++ by `#include <normfast.h>` (`normfast.get_include()`), ctypes, cffi,
-Numba, Julia or Rust by `address` and `signature`. docs/c-and-cython.md shows each. Importing this module loads the build for this processor.
+Cython takes them by `from normfast.capi cimport layer_norm`, C and C++ by `#include <normfast.h>` (in `normfast.get_include()`), others
+(ctypes, cffi, Numba, Julia, Rust) by `address` and `signature`. docs/c-and-cython.md shows each. Importing this module loads the build for
+this processor.
 """
 
 import ctypes

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from oracle import agree
 
 import normfast as nf
 
-capi = pytest.importorskip("normfast.capi", reason="the Cython engine was not compiled here", exc_type=ImportError)
+try:
+    from normfast import capi
+except ImportError as error:
+    pytest.skip(str(error), allow_module_level=True)
 
 ROWS = [(1, 1), (3, 1), (5, 7), (300, 64), (3, 1023), (2, 5000), (2, 140_000)]
 IMAGES = [(1, 4, 9), (9, 6, 49), (8, 600, 4), (5, 8, 1), (700, 12, 1), (300, 1100, 1), (3, 4, 70_000), (2, 1200, 65), (3, 1, 30), (4, 1, 1)]
@@ -30,7 +34,7 @@ def call(name, dtype, *arguments):
 def same(actual, expected, what):
     """Assert that two arrays are the same to the bit, NaN included."""
     expected = np.asarray(expected)
-    assert actual.dtype == expected.dtype and actual.shape == expected.shape, f"{what}: {expected.dtype} {expected.shape}"
+    assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape), what
     assert np.array_equal(actual, expected, equal_nan=True), f"{what}: not the bits of the Python function"
 
 
@@ -86,16 +90,24 @@ def test_gradients_of_rows(rng, dtype, shape, given):
     rows, n = min(shape[0], 5), shape[1]  # few rows: Python adds up those of many in tiles
     x, dy, (weight, _) = values(rng, (rows, n), dtype), values(rng, (rows, n), dtype), parameters(rng, n, dtype, given)
     stats = nf.layer_norm_forward(x)[1]
-    dx, dweight, dbias = np.empty_like(x), np.ones(n), np.ones(n)
+    dx, dweight, dbias = np.empty_like(x), np.zeros(n), np.zeros(n)
     assert call("layer_norm_backward", dtype, dy, x, stats.mean, stats.rstd, weight, rows, n, dx, dweight, dbias) == 0
     expected = nf.layer_norm_backward(dy, x, stats, weight)
     same(dx, expected.dx, "dx")
     for name, actual in (("dweight", dweight), ("dbias", dbias)):
-        exact = getattr(nf.layer_norm_backward(dy.astype(float), x.astype(float), stats, weight if weight is None else weight.astype(float)), name)
-        assert np.abs(actual - 1 - exact).max() <= 1e-4 * (1 + np.abs(exact).max()) * (dtype == np.float32) + 1e-12 * (1 + np.abs(exact).max())
+        same(actual.astype(dtype), getattr(expected, name), name)
+    once = dweight.copy()
+    assert call("layer_norm_backward", dtype, dy, x, stats.mean, stats.rstd, weight, rows, n, dx, dweight, None) == 0
+    same(dweight, 2 * once, "dweight of two calls")
     dx.fill(np.nan)
     assert call("layer_norm_backward", dtype, dy, x, stats.mean, stats.rstd, weight, rows, n, dx, None, None) == 0
     same(dx, expected.dx, "dx alone")
+    for stood in (dy, x):
+        target = stood.copy()
+        sources = (target, x) if stood is dy else (dy, target)
+        assert call("layer_norm_backward", dtype, *sources, stats.mean, stats.rstd, weight, rows, n, target, None, None) == 0
+        scale = np.abs(dy).max() * (1 if weight is None else np.abs(weight).max()) * stats.rstd.max()
+        agree(target, expected.dx.astype(np.longdouble), "dx in the place of a source", scale=float(scale))
     stats = nf.rms_norm_forward(x)[1]
     dweight[:] = 0
     assert call("rms_norm_backward", dtype, dy, x, stats.rstd, weight, rows, n, dx, dweight) == 0
@@ -138,15 +150,23 @@ def test_channels(rng, dtype, shape, given):
     y.fill(np.nan)
     assert call("batch_norm_forward", dtype, x, weight, bias, n, c, s, 1e-5, 0, y, None, None, None) == 0
     same(y, nf.batch_norm_forward(x, weight, bias)[0], "batch_norm_forward without statistics")
+    y[...] = x
+    assert call("batch_norm_forward", dtype, y, weight, bias, n, c, s, 1e-5, 0, y, None, None, None) == 0
+    same(y, nf.batch_norm_forward(x, weight, bias)[0], "batch_norm_forward in place")
     for groups in {1, c, 2 if c % 2 == 0 else 1}:
         mean, rstd, var = doubles(3, n, groups)
         expected, stats = nf.group_norm_forward(x, groups, weight, bias)
         for kept in ((mean, rstd, var), (None, None, var)):
             y.fill(np.nan)
             assert call("group_norm", dtype, x, weight, bias, n, groups, c, s, 1e-5, y, *kept) == 0
-            same(y, expected, f"group_norm of {groups} groups")
-        for actual, own in ((mean, stats.mean), (rstd, stats.rstd), (var, stats.var)):
-            same(actual, own, "statistics of group_norm")
+            if n * groups >= 4 and s >= 16:
+                same(y, expected, f"group_norm of {groups} groups")
+            else:  # which Python takes in pieces
+                scale = np.abs(expected).max() + np.abs(stats.mean * stats.rstd).max()  # a mean of m deviations costs m units
+                agree(y, expected.astype(np.longdouble), f"group_norm of {groups} groups", scale=float(scale))
+        if n * groups >= 4 and s >= 16:
+            for actual, own in ((mean, stats.mean), (rstd, stats.rstd), (var, stats.var)):
+                same(actual, own, "statistics of group_norm")
 
 
 def test_batch_norm_of_a_constant_channel_gives_the_bias(dtype):
@@ -196,6 +216,11 @@ def test_dropout_add_norm(rng, dtype, shape, p):
         same(y, expected.y, "y")
     same(mean, expected.stats.mean, "mean")
     same(rstd, expected.stats.rstd, "rstd")
+    for stood in (x, residual):
+        target = stood.copy()
+        sources = (target, residual) if stood is x else (x, target)
+        assert call("dropout_add_layer_norm", dtype, *sources, key, 77, p, weight, bias, rows, n, 1e-5, h, target, mean, rstd, var) == 0
+        same(target, expected.y, "y in the place of a source")
     stream = residual.copy()
     assert call("dropout_add_layer_norm", dtype, x, stream, key, 77, p, weight, bias, rows, n, 1e-5, stream, y, None, None, None) == 0
     same(stream, expected.h, "h in the place of the residual")
@@ -206,8 +231,7 @@ def test_dropout_add_norm(rng, dtype, shape, p):
     same(y, expected.y, "y of rms_norm")
     same(var, expected.stats.var, "mean square")
     if p == 0.0:
-        added = nf.add_rms_norm(x, residual, weight)
-        same(y, added.y, "add_rms_norm")
+        same(y, nf.add_rms_norm(x, residual, weight), "add_rms_norm")
 
 
 def test_merge_moments(rng):
@@ -219,6 +243,13 @@ def test_merge_moments(rng):
     assert total.tolist() == [merged.count, merged.mean, merged.m2]
 
 
+def test_moments_of_many_pieces(rng):
+    x, (mean, m2) = values(rng, 9_000_001, np.float32), doubles(2, 1)
+    assert call("moments", np.float32, x, 1, x.size, mean, m2) == 0
+    m = nf.moments(x)
+    assert (mean[0], m2[0]) == (m.mean, m.m2)
+
+
 def test_extremes_stay_in_their_row(rng, dtype):
     x = values(rng, (6, 300), dtype)
     limit = np.finfo(dtype).max
@@ -226,7 +257,7 @@ def test_extremes_stay_in_their_row(rng, dtype):
     y, expected = np.empty_like(x), nf.layer_norm(x, eps=0.0)
     assert call("layer_norm", dtype, x, None, None, 6, 300, 0.0, y, None, None, None) == 0
     same(y, expected, "layer_norm")
-    assert np.isnan(y[1:3]).all() and np.isfinite(y[[0, 3, 4, 5]]).all()
+    assert np.isnan(y).any(axis=1).tolist() == [False, True, True, False, False, False]
 
 
 def test_nothing_is_written_without_values(dtype):
@@ -235,7 +266,8 @@ def test_nothing_is_written_without_values(dtype):
     assert np.isnan([mean, rstd, var]).all()
     mean[:], var[:] = 1, 1
     assert call("moments", dtype, None, 3, 0, mean, var) == 0
-    assert np.isnan(mean).all() and (var == 0).all()
+    assert np.isnan(mean).all()
+    assert var.tolist() == [0, 0, 0]
     assert call("layer_norm", dtype, None, None, None, 0, 5, 1e-5, None, None, None, None) == 0
     assert call("layer_norm_backward", dtype, None, None, None, None, None, 0, 5, None, None, None) == 0
     assert call("lp_norm", dtype, None, 3, 0, 2.0, 0.0, None, var) == 0
@@ -281,7 +313,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(dtype):
     ]
     for name, *arguments in wrong:
         assert call(name, dtype, *arguments) == 1, (name, arguments)
-        assert (y == 7).all() and (h == 7).all() and (m == 7).all(), name
+        assert {*y.ravel(), *h.ravel(), *m} == {7}, name
     assert call("merge_moments", None, m, m, None, 1.0, 1.0, 1.0) == 1
     assert call("merge_moments", None, m, m, m, -1.0, 1.0, 1.0) == 1
     assert call("dropout_mask", None, key, 0, 0.5, 12, None) == 1
@@ -308,7 +340,9 @@ def test_from_threads_at_once(rng, dtype):
     def rows(i):
         part = x[4 * i : 4 * i + 4]
         here = slice(4 * i, 4 * i + 4)
-        return call("dropout_add_layer_norm", dtype, part, part, key, 4 * i * 768, 0.2, None, None, 4, 768, 1e-5, h[here], y[here], None, None, None)
+        return call(
+            "dropout_add_layer_norm", dtype, part, part, key, 4 * i * 768, 0.2, None, None, 4, 768, 1e-5, h[here], y[here], None, None, None
+        )
 
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(rows, range(100))) == {0}
@@ -316,10 +350,10 @@ def test_from_threads_at_once(rng, dtype):
     same(y, expected.y, "y")
 
 
-def test_names(monkeypatch):
-    with pytest.raises(ValueError, match="no C function 'layer_norm': choose one of .*layer_norm_f32"):
+def test_names():
+    with pytest.raises(ValueError, match=r"no C function 'layer_norm': choose one of .*layer_norm_f32"):
         capi.address("layer_norm")
-    assert "_f32" in " ".join(capi.FUNCTIONS) and capi.address("moments_f32") != capi.address("moments_f64")
+    assert capi.address("moments_f32") != capi.address("moments_f64")
 
 
 def header():
@@ -337,7 +371,8 @@ def test_the_header_is_what_cython_says():
     table = get(capi._C_API, b"normfast.capi._C_API")
     size = ctypes.sizeof(ctypes.c_void_p)
     addresses = (ctypes.c_void_p * len(found)).from_address(table + 2 * size)
-    assert ctypes.c_int.from_address(table).value == 1 and ctypes.c_size_t.from_address(table + size).value == (2 + len(found)) * size
+    assert ctypes.c_int.from_address(table).value == 1
+    assert ctypes.c_size_t.from_address(table + size).value == (2 + len(found)) * size
     for (name, arguments), address in zip(found, addresses, strict=True):
         types = [re.sub(r"\w+$", "", " ".join(argument.split())).strip() for argument in arguments.split(",")]
         types = [re.sub(r"const (\w+) \*", r"\1 const *", kind).replace("ptrdiff_t", "Py_ssize_t") for kind in types]

@@ -8,7 +8,7 @@
 
    Every function runs on the calling thread alone, holds no state, needs no GIL and may run on many threads at once. It returns
    NORMFAST_OK, or, with nothing written, NORMFAST_INVALID (a size below 0, a NULL that is needed, an eps that is negative, infinite or NaN,
-   a p outside [0, 1], an unknown code) or NORMFAST_NO_MEMORY. The results have the bits of the Python function of the same name.
+   a p outside [0, 1], an unknown code) or NORMFAST_NO_MEMORY. The results are those of the Python function of the same name.
 
    _f32 takes float and _f64 double. Arrays are C-contiguous, aligned as C asks of their type, and lie apart; only y (dx) may be x (dy or x)
    itself. Statistics are double whatever the type of x. Where it says "or NULL", a parameter has its default, and what nobody asks for is

@@ -44,7 +44,7 @@ cdef extern from *:
     void fence "normfast_fence"() noexcept nogil  # what went past the caches is there before the caller tells another thread so
 
 cdef enum:
-    READY = 4096  # values of a default parameter that stand ready
+    READY = 16384  # values of a default parameter that stand ready
     BESIDE = 256  # rows whose statistics fit on the stack
     WIDTH = 512  # channels whose factors do
     LINE = 64

@@ -52,13 +52,16 @@ cdef void apply(
     Py_ssize_t s, double eps, bint measured, int code, floating* y
 ) noexcept nogil:
     """Batch norm by given statistics, WIDTH channels at a time; `var` is rstd already where it was `measured`."""
+    if c == 1:
+        samples, s = 1, samples * s
     cdef double own[3][WIDTH]
     cdef floating f[5][WIDTH]
     cdef char memory[BUFFER]
-    cdef Py_ssize_t start = 0, m, i, j, calls = 1 if c <= WIDTH else samples, beside
+    cdef Py_ssize_t start = 0, m, i, j, calls, beside
     cdef bint streamed = past(x, samples * c * s, y, streamed_from), scaled
     cdef floating* run
     cdef floating* target
+    calls = 1 if c <= WIDTH else samples
     while start < c:
         m = min(c - start, <Py_ssize_t>WIDTH)
         for j in range(m):
@@ -121,6 +124,8 @@ cdef int batch_norm_forward(
     int activation, floating* y, double* mean, double* rstd, double* var
 ) noexcept nogil:
     # cut as normfast/engines/policy.py says, so that the bits are those of nf.batch_norm_forward
+    if channels == 1:
+        samples, space = min(samples, 1), samples * space
     cdef bint short = floating is float and 1 < space <= 64 and samples >= 8
     cdef Py_ssize_t columns = channels * space if short else channels, splits = 1, along = 1, q, p, pieces
     cdef char memory[BUFFER]

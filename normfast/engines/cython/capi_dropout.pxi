@@ -15,6 +15,9 @@ cdef int activation_backward(const floating* dy, const floating* x, Py_ssize_t n
     cdef Py_ssize_t i = 0
     if no_sizes(n, code, 0.0) or code > SOFTPLUS or lacking(x, dx, n) or lacking(dy, dx, n):
         return INVALID
+    if code == IDENTITY:  # of which the kernel knows nothing
+        memmove(dx, dy, n * sizeof(floating))
+        return 0
     while i < n:
         activations.activate_gradient(<floating*>dy + i, <floating*>x + i, min(n - i, <Py_ssize_t>PART), code, dx + i)
         i += PART
@@ -87,7 +90,8 @@ cdef int add_rows(
     if no_sizes(rows, n, eps) or lacking(x, y, size) or lacking(residual, h, size) or no_draws(key, offset, p, size) or (size and h == y):
         return INVALID
     if size == 0 or p == 1.0:
-        memmove(h, residual, size * sizeof(floating))
+        if size:
+            memmove(h, residual, size * sizeof(floating))
         return norm_rows(<const floating*>h, weight, bias, rows, n, eps, centred, y, mean, rstd, var)
     # what keeps dropout's words, the flags of the rows that are taken at once, and these rows
     cdef bint drawn = p > 0.0
