@@ -15,7 +15,7 @@ try:
     with short_spins():
         _build = import_module(f"normfast.engines.cython.{level()}.capi")
 except ImportError as error:
-    raise ImportError(f"normfast.capi hands out the compiled kernels, which are not here: {error}") from None
+    raise ModuleNotFoundError(f"normfast.capi needs the Cython engine: {error}", name="normfast.engines.cython") from None
 
 _C_API = _build._C_API
 

@@ -321,14 +321,15 @@ def test_wrong_arguments_are_refused_before_anything_is_written(dtype):
 
 def test_a_value_off_the_cache_line(rng, dtype):
     """Arrays need their type's alignment only, also where results go past the caches."""
-    memory = np.empty((2, 2100 * 2048 + 3), dtype)
-    x, y = memory[0, 1:-2].reshape(2100, 2048), memory[1, 3:].reshape(2100, 2048)
+    memory = np.full((2, 2100 * 2048 + 4), 7, dtype)
+    x, y = memory[0, 1:-3].reshape(2100, 2048), memory[1, 3:-1].reshape(2100, 2048)
     x[...] = rng.standard_normal(2048)
     assert y.nbytes >= 16 << 20
     assert call("layer_norm", dtype, x, None, None, *x.shape, 1e-5, y, None, None, None) == 0
     same(y, nf.layer_norm(x), "layer_norm")
     assert call("rms_norm", dtype, x, None, *x.shape, 1e-5, y, None, None) == 0
     same(y, nf.rms_norm(x), "rms_norm")
+    assert memory[1, [0, 1, 2, -1]].tolist() == [7, 7, 7, 7]
 
 
 def test_from_threads_at_once(rng, dtype):

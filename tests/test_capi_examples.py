@@ -31,10 +31,11 @@ def compiler(name):
     return command.split()
 
 
-def run(*command, folder, more=()):
+def run(*command, folder, more=(), variables=()):
     """Run a command in a folder, with these folders and normfast on Python's path; return what it prints."""
     path = os.pathsep.join(map(str, [*more, PACKAGE]))
-    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    env = {**os.environ, "PYTHONPATH": path, **dict(variables)}
+    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, env=env)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -90,6 +91,18 @@ except ImportError as error:
 def test_another_table_is_refused_at_import(build):
     _, target = build("c")
     assert run(sys.executable, "-c", OLD, folder=target) == "refused\n"
+
+
+def test_the_declarations_are_installed():
+    package = Path(nf.__file__).parent
+    assert [path.name for path in (package / "capi.pxd", Path(nf.get_include(), "normfast.h")) if not path.is_file()] == []
+
+
+def test_where_nothing_was_compiled(tmp_path):
+    code = "try:\n    import normfast.capi\nexcept ImportError as error:\n    print(error)"
+    said = run(sys.executable, "-c", code, folder=tmp_path, variables={"NORMFAST_CPU": "m68k"})
+    assert said.startswith("normfast.capi needs the Cython engine: NORMFAST_CPU='m68k'")
+    assert said.count("\n") == 1
 
 
 SOURCE = """
