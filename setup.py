@@ -20,6 +20,7 @@ KERNELS = (
     "sums", "moments", "rows", "factors", "activations", "normalize", "layer_norm", "group_norm", "slabs", "columns", "philox", "lp_norm",
     "deviations", "halves", "half_rows", "half_slabs", "dropout", "residual", "bias_activation",
 )  # fmt: skip
+DRIVERS = ("drivers", "shortcuts", "capi")  # who calls them
 REORDERED = ("sums",)  # sums that may be added up in any order; everywhere else the order of the text holds
 SOURCES = Path("normfast/engines/cython")
 
@@ -55,11 +56,11 @@ def extensions():
         package.mkdir(parents=True)
         for folder in (package, *list(package.parents)[:3]):
             (folder / "__init__.py").touch()
-        for text in [*SOURCES.glob("*.p??"), *(Path("normfast/kernels") / f"{name}.py" for name in KERNELS)]:
+        for text in [*SOURCES.glob("*.p??"), Path("normfast/capi.pxd"), *(Path("normfast/kernels") / f"{name}.py" for name in KERNELS)]:
             shutil.copy(text, package)
         modules = [
-            Extension(f"normfast.engines.cython.{level}.{file.stem}", [str(file)], include_dirs=[numpy.get_include()])
-            for file in [*(package / f"{name}.py" for name in KERNELS), package / "drivers.pyx", package / "shortcuts.pyx"]
+            Extension(f"normfast.engines.cython.{level}.{file.stem}", [str(file)], include_dirs=[numpy.get_include(), "normfast/include"])
+            for file in [*(package / f"{name}.py" for name in KERNELS), *(package / f"{name}.pyx" for name in DRIVERS)]
         ]
         result += cythonize(modules, include_path=[str(stage)], language_level=3, compiler_directives=DIRECTIVES, quiet=True)
     return result

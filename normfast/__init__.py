@@ -10,7 +10,7 @@ True
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from normfast.config import show_config
+from normfast.config import get_include, show_config
 from normfast.engines import set_engine, use_engine
 from normfast.engines.threads import get_num_threads, set_num_threads, threads
 from normfast.ops._stats import InputGradient, NormGradients, NormStats
@@ -103,6 +103,7 @@ __all__ = [
     "dropout_add_rms_norm_forward",
     "dropout_backward",
     "dropout_forward",
+    "get_include",
     "get_num_threads",
     "group_norm",
     "group_norm_backward",

@@ -1,4 +1,6 @@
-"""What this installation runs on: `show_config`."""
+"""What this installation runs on, `show_config`, and where its C header lies, `get_include`."""
+
+from pathlib import Path
 
 from typing import Any, Literal, overload
 
@@ -49,6 +51,22 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
     for name, status in config["engines"].items():
         print(f"  {name:8} {status}")
     return None
+
+
+def get_include():
+    """The folder of `normfast.h`, for the include path of a C, C++ or Cython extension: docs/c-and-cython.md.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import normfast as nf, pathlib
+    >>> (pathlib.Path(nf.get_include()) / "normfast.h").is_file()
+    True
+    """
+    return str(Path(__file__).with_name("include"))
 
 
 def _status(name):
