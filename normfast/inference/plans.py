@@ -84,7 +84,7 @@ class Plan:
             y = space.checked(out)
             if space.reads_late:
                 x = apart(x, y)
-            if y.flags.carray:
+            if y.flags.carray or space.in_pieces:
                 space.run(x, y)
             else:
                 y[...] = space.run(x, space.aside())
@@ -120,6 +120,11 @@ class Workspace:
     reads_late : whether x is still read when the result is being written.
     """
 
+    @property
+    def in_pieces(self):
+        """Whether the samples go through the plan in pieces."""
+        return self._pieces is not None
+
     def __init__(self, plan, x):
         steps = plan.steps
         dtype = x.dtype.newbyteorder("=")
@@ -136,13 +141,14 @@ class Workspace:
                 raise ValueError(f"x has shape {x.shape}: step {i} of the plan ({step.kind}){where} {error}") from None
             dtypes.append(step.dtype_after(dtypes[-1]))
         self.shape, self.dtype = shapes[-1], dtype if dtype.itemsize == 2 else dtypes[-1]
-        self._halves = engines if dtype.itemsize == 2 and x.flags.c_contiguous and x.flags.aligned else None
+        as_it_is = x.dtype.isnative and x.flags.c_contiguous and x.flags.aligned
+        self._words = as_it_is and dtype.itemsize == 2
         self.reads_late = True
         self._aside, self._pieces, self.nbytes = None, None, 24 * len(x) if x.ndim else 0  # statistics of rows
         if 0 in self.shape or not steps:
             self._last = self._calls = self._entry = self._exit = None
             return
-        staged = dtype not in FLOATS or not (x.dtype.isnative and x.flags.c_contiguous and x.flags.aligned)
+        staged = dtype not in FLOATS or not as_it_is
         self._last = len(steps) - 1  # from here on the steps work on the result
         while self._last and steps[self._last].in_place:
             self._last -= 1
@@ -180,8 +186,9 @@ class Workspace:
             for start in range(0, len(x), samples):
                 plan(x[start : start + samples], y[start : start + samples])
             return y
-        if self._calls is None:
-            y[...] = x
+        if self._calls is None:  # no steps, or no samples
+            if x.size:
+                y[...] = x
             return y
         if self._entry is not None:
             self._enter(x)
@@ -190,13 +197,15 @@ class Workspace:
             step(x if source is None else source, result if target is None else target)
         for step in self._tail:
             step(result, result)
-        if result is not y:
+        if result.dtype == np.float32 != y.dtype:
             engines.current().narrow(result.reshape(-1), y.reshape(-1))
+        elif result is not y:
+            y[...] = result
         return y
 
     def _enter(self, x):
         """Bring x to a C-contiguous array of the type that is computed in."""
-        if self._halves is not None:
+        if self._words:
             engines.current().widen(x.reshape(-1), self._entry.reshape(-1))
         else:
             self._entry[...] = x
