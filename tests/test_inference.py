@@ -92,7 +92,7 @@ def test_folding_into_the_layers_of_pytorch(kind, affine, rng):
     agree(layer(x).detach().numpy(), expected, kind, units=64)
     if kind in ("Linear", "Conv2d"):  # HWIO, (in, out)
         keras, again = fold_batch_norm(weight.T, bias, mean, var, *affine, axis=-1)
-        assert (keras.T == folded).all()
+        assert (folded == keras.T).all()
         assert (again == shift).all()
     if kind == "depthwise Conv2d":  # (6, 1, h, w) as (h, w, 3, 2)
         keras, again = fold_batch_norm(weight.reshape(3, 2, 3, 3).transpose(2, 3, 0, 1), bias, mean, var, *affine, axis=(2, 3))
@@ -112,7 +112,7 @@ def test_folding_before_a_dense_layer(dtype, rng):
         assert folded.dtype == shift.dtype == dtype
         assert np.abs(x @ folded.T.astype(np.float64) + shift - direct).max() < 64 * np.finfo(dtype).eps
         keras = fold_batch_norm(weight.T, given, mean, var, gamma, beta, before=True, axis=0)
-        assert (keras[0].T == folded).all()
+        assert (folded == keras[0].T).all()
         assert (keras[1] == shift).all()
 
 
