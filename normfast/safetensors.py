@@ -6,6 +6,7 @@ The format is simple enough to need no library, and reading it runs no code of t
 import json
 import math
 import os
+import threading
 
 import numpy as np
 
@@ -135,7 +136,7 @@ def write(path, arrays, metadata=None):
 
 def replace(path, write_to):
     """Let a function write to a file beside the path, and put it in the place of the path when it is whole."""
-    beside = f"{os.fspath(path)}.{os.getpid()}.part"
+    beside = f"{os.fspath(path)}.{os.getpid()}.{threading.get_ident()}.part"
     try:
         with open(beside, "wb") as file:
             write_to(file)

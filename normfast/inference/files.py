@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 
 from normfast import safetensors
+from normfast.engines.compiled import aligned
 from normfast.inference.plans import Plan
 from normfast.inference.steps import STEPS
 from normfast.ops._arrays import FLOATS, checked_eps
@@ -124,13 +125,22 @@ def _plan(text, total, arrays):
         kind = STEPS.get(fields.pop("kind"))
         if kind is None:
             raise ValueError(f"step {i} is of an unknown kind")
-        own = {name: arrays.pop(f"{i}.{name}", None) for name in ARRAYS if name in kind._fields}
+        own = {name: _own(arrays.pop(f"{i}.{name}", None)) for name in ARRAYS if name in kind._fields}
         step = kind(**own, **fields)
         _check(i, step)
         steps.append(step)
     if arrays:
         raise ValueError(f"it has arrays that belong to no step: {', '.join(sorted(arrays))}")
     return Plan(steps, ndim)
+
+
+def _own(array):
+    """A copy that begins with a cache line: what lies in a file's buffer keeps all of it alive."""
+    if array is None:
+        return None
+    copy = aligned(array.shape, array.dtype)
+    copy[...] = array
+    return copy
 
 
 def _check(i, step):

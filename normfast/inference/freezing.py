@@ -53,7 +53,7 @@ def freeze(model, *, ndim=None):
     """
     if ndim is not None and (isinstance(ndim, bool) or not hasattr(ndim, "__index__") or ndim.__index__() < 1):
         raise ValueError(f"ndim must be None or the number of axes of x, got {ndim!r}")
-    folded = _Folder(ndim)
+    folded = _Folder(None if ndim is None else ndim.__index__())
     for layer in _flat(model):
         for step in _steps_of(layer):
             folded.take(step)
