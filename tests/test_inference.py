@@ -21,10 +21,11 @@ def test_freeze(rng):
     for parameter in net.parameters():
         parameter.data += 1  # the plan has its own copies
     agree(plan(x), expected, "plan", units=32)
-    with pytest.raises(ValueError, match="right before it"):
-        freeze(Sequential(Dense(3, 3, activation="relu"), BatchNorm(3)))
     with pytest.raises(ValueError, match="cannot freeze a Dropout with always_on=True"):
         freeze(Dense(3, 3, dropout=Dropout(0.5, always_on=True)))
+    behind = shaken(Sequential(Dense(3, 3, activation="relu"), BatchNorm(3)), rng).eval()
+    x = rng.standard_normal((5, 3)).astype(np.float32)
+    agree(freeze(behind)(x), behind(x), "batch norm behind an activation", units=32)
     with pytest.raises(TypeError, match="cannot freeze int"):
         freeze(3)
 
@@ -56,6 +57,88 @@ def test_folding_into_a_convolution(rng):
     agree(np.einsum("oi,nihw->nohw", folded[:, :, 0, 0], x) + bias[:, None, None], direct, "folded", units=16)
     with pytest.raises(ValueError, match=r"mean has shape \(4,\)"):
         fold_batch_norm(weight, None, mean[:4], var)
+
+
+@pytest.mark.parametrize("kind", ["Linear", "Conv2d", "grouped Conv2d", "ConvTranspose2d", "grouped ConvTranspose2d", "depthwise Conv2d"])
+@pytest.mark.parametrize("affine", [False, True])
+def test_folding_into_the_layers_of_pytorch(kind, affine, rng):
+    """Behind each layer of PyTorch, in the layout of its weights, and from there in that of Keras."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    layer = {
+        "Linear": lambda: torch.nn.Linear(4, 6),
+        "Conv2d": lambda: torch.nn.Conv2d(4, 6, 3, padding=1),
+        "grouped Conv2d": lambda: torch.nn.Conv2d(4, 6, 3, padding=1, groups=2, bias=False),
+        "ConvTranspose2d": lambda: torch.nn.ConvTranspose2d(4, 6, 3, stride=2),
+        "grouped ConvTranspose2d": lambda: torch.nn.ConvTranspose2d(4, 6, 3, groups=2),
+        "depthwise Conv2d": lambda: torch.nn.Conv2d(3, 6, 3, groups=3, padding=1),
+    }[kind]().double()
+    norm = (torch.nn.BatchNorm1d if kind == "Linear" else torch.nn.BatchNorm2d)(6, affine=affine).double().eval()
+    for values in (*norm.parameters(), norm.running_mean):
+        values.data = torch.from_numpy(rng.standard_normal(6))
+    norm.running_var.data = torch.from_numpy(rng.random(6) + 0.1)
+    mean, var, *affine = (values.detach().numpy() for values in (norm.running_mean, norm.running_var, *norm.parameters()))
+    x = torch.from_numpy(rng.standard_normal((2, layer.weight.shape[1] if kind == "Linear" else 3 if "depth" in kind else 4, 5, 5)))
+    x = x[:, :, 0, 0] if kind == "Linear" else x
+    expected = norm(layer(x)).detach().numpy()
+    weight, bias = layer.weight.detach().numpy(), None if layer.bias is None else layer.bias.detach().numpy()
+    if kind == "grouped ConvTranspose2d":
+        folded, shift = fold_batch_norm(weight.reshape(2, 2, 3, 3, 3), bias, mean, var, *affine, axis=(0, 2))
+        folded = folded.reshape(weight.shape)
+    else:
+        folded, shift = fold_batch_norm(weight, bias, mean, var, *affine, axis=1 if kind == "ConvTranspose2d" else 0)
+    if layer.bias is None:
+        layer.bias = torch.nn.Parameter(torch.zeros(6).double())
+    layer.weight.data, layer.bias.data = torch.from_numpy(folded), torch.from_numpy(shift)
+    agree(layer(x).detach().numpy(), expected, kind, units=64)
+    if kind in ("Linear", "Conv2d"):  # HWIO, (in, out)
+        keras, again = fold_batch_norm(weight.T, bias, mean, var, *affine, axis=-1)
+        assert (folded == keras.T).all()
+        assert (again == shift).all()
+    if kind == "depthwise Conv2d":  # (6, 1, h, w) as (h, w, 3, 2)
+        keras, again = fold_batch_norm(weight.reshape(3, 2, 3, 3).transpose(2, 3, 0, 1), bias, mean, var, *affine, axis=(2, 3))
+        assert (keras.transpose(2, 3, 0, 1).reshape(folded.shape) == folded).all()
+        swapped, _ = fold_batch_norm(weight.reshape(3, 2, 3, 3).transpose(1, 2, 3, 0), bias, mean, var, *affine, axis=(3, 0))
+        assert (swapped.transpose(3, 0, 1, 2).reshape(folded.shape) == folded).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_folding_before_a_dense_layer(dtype, rng):
+    weight, bias = rng.standard_normal((3, 5)).astype(dtype), rng.standard_normal(3).astype(dtype)
+    mean, gamma, beta = rng.standard_normal((3, 5))
+    var, x = rng.random(5) + 0.5, rng.standard_normal((20, 5))
+    for given in (None, bias):
+        direct = nf.batch_norm(x, mean, var, gamma, beta) @ weight.T.astype(np.float64) + (0 if given is None else given)
+        folded, shift = fold_batch_norm(weight, given, mean, var, gamma, beta, before=True)
+        assert folded.dtype == shift.dtype == dtype
+        assert np.abs(x @ folded.T.astype(np.float64) + shift - direct).max() < 64 * np.finfo(dtype).eps
+        keras = fold_batch_norm(weight.T, given, mean, var, gamma, beta, before=True, axis=0)
+        assert (folded == keras[0].T).all()
+        assert (keras[1] == shift).all()
+
+
+def test_folding_a_constant_channel():
+    """As `batch_norm` takes it: without variance and eps the bias alone is left."""
+    weight, bias = fold_batch_norm(np.array([[2.0]]), [1.0], [5.0], [0.0], bn_bias=[3.0], eps=0)
+    assert (weight, bias) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "text"),
+    [
+        ((np.ones((2, 2), int), None, np.ones(2), np.ones(2)), {}, TypeError, "weight must be float16"),
+        ((np.ones((2, 3)), np.ones(3), np.ones(2), np.ones(2)), {}, ValueError, r"bias has shape \(3,\): a weight of shape \(2, 3\)"),
+        ((np.ones((2, 3)), None, np.ones(2), -np.ones(2)), {}, ValueError, "var must be 0 or more, got -1"),
+        ((np.ones((2, 3)), None, np.ones(2), None), {}, TypeError, "var is needed, got None"),
+        ((np.ones((2, 3)), None, np.ones(2), np.ones(2)), {"eps": -1}, ValueError, "eps must be"),
+        ((np.ones((2, 3)), None, np.ones(2), np.ones(2)), {"axis": 2}, ValueError, "axis 2 is out of bounds"),
+        ((np.ones((2, 3, 3, 3)), None, np.ones(3), np.ones(3)), {"before": True}, ValueError, "a convolution pads its input with zeros"),
+        ((np.ones((2, 3)), None, np.ones(6), np.ones(6)), {"before": True, "axis": (0, 1)}, ValueError, "the one axis of the inputs"),
+    ],
+)
+def test_folding_errors(arguments, options, error, text):
+    with pytest.raises(error, match=text) as raised:
+        fold_batch_norm(*arguments, **options)
+    assert "\n" not in str(raised.value)
 
 
 def test_mc_predict(rng):

@@ -15,7 +15,7 @@ the gradients of its parameters into their `grad` and returns the gradient of it
 ['0.bias', '0.norm.bias', '0.norm.num_batches_tracked', '0.norm.running_mean']
 """
 
-from normfast.layers.base import Layer, Parameter, Sequential
+from normfast.layers.base import Layer, Parameter, Sequential, load_state
 from normfast.layers.dense import Activation, Dense
 from normfast.layers.dropout import AlphaDropout, Dropout
 from normfast.layers.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
@@ -33,4 +33,5 @@ __all__ = [
     "Parameter",
     "RMSNorm",
     "Sequential",
+    "load_state",
 ]

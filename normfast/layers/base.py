@@ -1,5 +1,6 @@
 """What all layers share, and layers one after the other."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
@@ -8,6 +9,8 @@ from numpy.typing import DTypeLike
 
 from normfast.ops._foreign import borrowed
 from normfast.typing import Array, ArrayLike
+
+from normfast import safetensors
 
 
 class Parameter:
@@ -88,19 +91,26 @@ class Layer:
         """Copies of all parameters and buffers by name, as PyTorch names them."""
         return {name: np.array(array) for name, array in self._targets().items()}
 
-    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
-        """Take all parameters and buffers from a dictionary of arrays (or CPU tensors), in place.
+    def load_state_dict(self, state: Mapping[str, ArrayLike] | str | os.PathLike[str]) -> None:
+        """Take all parameters and buffers, in place, whatever their dtype.
+
+        Parameters
+        ----------
+        state : dict or path
+            Arrays (or CPU tensors) by name, or the path of a `.safetensors` file that holds them, as PyTorch's `state_dict` was saved.
 
         Raises
         ------
         ValueError
-            If names are missing or left over, or a shape differs; nothing is changed then.
+            If names are missing or left over, a shape differs or the file is damaged; nothing is changed then.
         """
+        if isinstance(state, (str, os.PathLike)):
+            state = load_state(state)
         targets = self._targets()
         missing, unknown = sorted(targets.keys() - state.keys()), sorted(state.keys() - targets.keys())
         if missing or unknown:
             raise ValueError(f"the state does not fit: missing {missing}, not known here {unknown}")
-        values = {name: borrowed(value, name) for name, value in state.items()}
+        values = {name: _array(value, name) for name, value in state.items()}
         for name, target in targets.items():
             if values[name].shape != target.shape:
                 raise ValueError(f"{name} has shape {values[name].shape} and the layer needs {target.shape}")
@@ -115,6 +125,45 @@ class Layer:
         if self._saved is None:
             raise RuntimeError(f"{type(self).__name__}.backward needs a forward call in training mode before it")
         return self._saved
+
+
+def load_state(path):
+    """The arrays of a `.safetensors` file by name, as PyTorch's `state_dict` was saved; bfloat16 as float32.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    dict of str to ndarray
+        For `load_state_dict`, which also takes the path itself where all names are the layer's.
+
+    Raises
+    ------
+    ValueError
+        In one line, for a file that is damaged or of another format.
+
+    Examples
+    --------
+    >>> import os, tempfile, numpy as np
+    >>> from normfast.layers import LayerNorm, load_state
+    >>> from normfast.safetensors import write
+    >>> layer = LayerNorm(2)
+    >>> with tempfile.TemporaryDirectory() as folder:  # a part of a larger model, in a file that PyTorch may have written
+    ...     path = os.path.join(folder, "encoder.safetensors")
+    ...     write(path, {"norm1.weight": np.full(2, 3.0), "norm1.bias": np.ones(2)})
+    ...     state = load_state(path)
+    >>> layer.load_state_dict({name: state[f"norm1.{name}"] for name in layer.state_dict()})
+    >>> layer.weight.data
+    array([3., 3.], dtype=float32)
+    """
+    return safetensors.read(path)[0]
+
+
+def _array(value, name):
+    """A value of a state as an array; a tensor of bfloat16 widened, since NumPy has that type from another package only."""
+    return borrowed(value.float() if str(getattr(value, "dtype", None)) == "torch.bfloat16" else value, name)
 
 
 class Sequential(Layer):
