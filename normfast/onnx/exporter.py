@@ -86,6 +86,8 @@ def shape_of_input(model, shape):
     """The shape of x with names for the sizes that are open, from what the user gives or what the first layers know."""
     if shape is None:
         shape = (None, *known_features(model))
+    if not isinstance(shape, tuple | list):
+        raise TypeError(f"input_shape must be a tuple of sizes, such as (None, 3, 32, 32), got {type(shape).__name__}")
     sizes = []
     for axis, size in enumerate(shape):
         if size is not None and (isinstance(size, bool) or not hasattr(size, "__index__") or size < 0):

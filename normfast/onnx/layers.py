@@ -27,7 +27,7 @@ def write(graph, layer, x, name=""):
 
 def here(graph, layer):
     """The layer as errors name it."""
-    return f"layer {graph.layer} ({type(layer).__name__})" if graph.layer else f"a {type(layer).__name__}"
+    return f"layer {graph.layer} ({type(layer).__name__})" if graph.layer else f"the {type(layer).__name__}"
 
 
 def dropout(graph, layer, x):
@@ -73,6 +73,11 @@ def leaky_relu(graph, z, number):
     return graph.add("Max", z, graph.add("Mul", z, graph.constant(number(0.01), "slope")))
 
 
+def silu(graph, z, number):
+    """z / (1 + exp(-z)): as z * Sigmoid(z), ONNX Runtime 1.20 fuses it to a function that it lacks for float64."""
+    return graph.add("Div", z, graph.add("Add", graph.add("Exp", graph.add("Neg", z)), graph.constant(number(1))))
+
+
 def gelu(graph, z, number):
     """z (1 + erf(z / sqrt(2))) / 2."""
     one, half, root = (graph.constant(number(value)) for value in (1, 0.5, 0.5**0.5))
@@ -86,7 +91,7 @@ ACTIVATIONS = {
     "sigmoid": lambda graph, z, number: graph.add("Sigmoid", z),
     "tanh": lambda graph, z, number: graph.add("Tanh", z),
     "gelu": gelu,
-    "silu": lambda graph, z, number: graph.add("Mul", z, graph.add("Sigmoid", z)),
+    "silu": silu,
     "softplus": lambda graph, z, number: graph.add("Softplus", z),
 }
 
@@ -132,7 +137,8 @@ def grouped(graph, layer, x, groups):
     around = graph.add("Shape", x.name, end=axis), sizes, graph.add("Shape", x.name, start=axis + 1)
     split = graph.add("Reshape", x.name, graph.add("Concat", *around, axis=0))
     others = [a for a in range(1, len(x.shape) + 1) if a != axis]
-    y = graph.add("Reshape", standardized(graph, layer, x._replace(name=split), others), graph.add("Shape", x.name))
+    normalized = graph.add("Div", *deviations(graph, layer, x._replace(name=split), others))
+    y = graph.add("Reshape", normalized, graph.add("Shape", x.name))
     return by_channel(graph, x._replace(name=y), axis, [("Mul", weight, "weight"), ("Add", bias, "bias")])
 
 
@@ -143,14 +149,17 @@ def norm_of_last_axes(graph, layer, x):
         check_sizes(graph, layer, x, layer.axis, weight.shape)
     elif len(x.shape) < len(layer.axis):
         raise ValueError(f"cannot export {here(graph, layer)}: it normalizes {len(layer.axis)} axes and its x has shape {x.shape}")
-    y = standardized(graph, layer, x, layer.axis, centred=type(layer).forward is LayerNorm.forward)
-    for operator, values, kind in (("Mul", weight, "weight"), ("Add", bias, "bias")):
-        y = y if values is None else graph.add(operator, y, graph.constant(values.astype(x.dtype), kind))
+    y, std = deviations(graph, layer, x, layer.axis, centred=type(layer).forward is LayerNorm.forward)
+    if weight is not None:  # ahead of std: a last Mul by a single number becomes a float32 factor of the next MatMul in ONNX Runtime
+        y = graph.add("Mul", y, graph.constant(weight.astype(x.dtype), "weight"))
+    y = graph.add("Div", y, std)
+    if bias is not None:
+        y = graph.add("Add", y, graph.constant(bias.astype(x.dtype), "bias"))
     return x._replace(name=y)
 
 
-def standardized(graph, layer, x, axes, *, centred=True):
-    """(x - mean) / sqrt(mean((x - mean)**2) + eps) over the axes."""
+def deviations(graph, layer, x, axes, *, centred=True):
+    """The names of x - mean and of sqrt(mean((x - mean)**2) + eps), over the axes."""
     eps, y = x.dtype.type(layer.eps), x.name
     if not eps > 0:
         raise ValueError(f"cannot export {here(graph, layer)} with eps={layer.eps}: equal values would give 0 / 0, give more")
@@ -158,7 +167,7 @@ def standardized(graph, layer, x, axes, *, centred=True):
     for _ in range(2 if centred else 0):  # the second mean is what rounding left of the first
         y = graph.add("Sub", y, graph.add("ReduceMean", y, axes))
     var = graph.add("ReduceMean", graph.add("Mul", y, y), axes)
-    return graph.add("Div", y, graph.add("Sqrt", graph.add("Add", var, graph.constant(eps, "eps"))))
+    return y, graph.add("Sqrt", graph.add("Add", var, graph.constant(eps, "eps")))
 
 
 def by_channel(graph, x, axis, steps):

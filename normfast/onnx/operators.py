@@ -124,7 +124,7 @@ class Dropout(Operator):
         return y, mask.toarray().astype(mask_dtype)
 
 
-OPERATORS = (
+OPERATORS = [  # a list, as the evaluator's new_ops
     BatchNormalization,
     Dropout,
     GroupNormalization,
@@ -133,4 +133,4 @@ OPERATORS = (
     LpNormalization,
     MeanVarianceNormalization,
     RMSNormalization,
-)
+]
