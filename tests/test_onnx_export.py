@@ -1,7 +1,11 @@
 """normfast.onnx.export: what ONNX Runtime and ONNX's own evaluator make of the file is what the model gives at inference."""
 
+import doctest
 import io
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +28,7 @@ from normfast.layers import (
     Sequential,
 )
 
-onnx = pytest.importorskip("onnx", reason="onnx, which writes the files, is not installed")
+onnx = pytest.importorskip("onnx", minversion="1.23", reason="onnx, which writes the files, is not installed, or too old for these tests")
 pytest.importorskip("ml_dtypes", reason="bfloat16 comes with ml_dtypes")
 
 from onnx.reference import ReferenceEvaluator  # noqa: E402
@@ -141,7 +145,11 @@ def test_activations(runner, any_dtype, name, rng):
     check(Activation(name), x, runner)
 
 
-@pytest.mark.parametrize("norm", [None, "batch", "layer", "rms", GroupNorm(3, 9)], ids=str)
+@pytest.mark.parametrize(
+    "norm",
+    [None, "batch", "layer", "rms", GroupNorm(3, 9, eps=0.5)],
+    ids=lambda norm: norm if isinstance(norm, str) else type(norm).__name__,
+)
 def test_dense(runner, any_dtype, norm, rng):
     x = rng.standard_normal((5, 6)).astype(any_dtype)
     for dtype in (any_dtype, np.dtype(np.float32)):
@@ -295,7 +303,7 @@ def test_the_model_is_left_alone(rng):
 @pytest.mark.parametrize("opset", range(18, onnx.defs.onnx_opset_version() + 1))
 def test_every_opset(opset, rng):
     """The same graph is right in all of them."""
-    net = moved(Sequential(Dense(6, 4, norm="layer", activation="softplus"), GroupNorm(2, 4), RMSNorm(4)), rng)
+    net = moved(Sequential(Dense(6, 4, norm="layer", activation="softplus"), GroupNorm(2, 4, eps=0.5), RMSNorm(4)), rng)
     proto = check(net, rng.standard_normal((3, 6)).astype(np.float32), by_reference, units=20, opset=opset)
     assert proto.opset_import[0].version == opset
 
@@ -392,3 +400,16 @@ def test_a_channel_without_variance_gives_the_bias(runner):
     layer.bias.data[...] = range(4)
     x = np.full((2, 4), 7, np.float32)
     assert (runner(export(layer, None, input_shape=(None, 4)))(x) == layer.eval()(x)).all()
+
+
+def test_the_page(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime, which the page runs, is not installed")
+    monkeypatch.chdir(tmp_path)  # it writes net.onnx
+    page = Path(__file__).parent.parent / "docs" / "onnx.md"
+    assert doctest.testfile(str(page), module_relative=False).failed == 0
+
+
+def test_onnx_is_asked_for_in_one_line():
+    code = "import sys, normfast; assert 'onnx' not in sys.modules; sys.modules['onnx'] = None; import normfast.onnx"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: normfast.onnx needs onnx: pip install 'normfast[onnx]'"
