@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from operations import BOUNDS
 from oracle import agree, exact
 
 import normfast as nf
@@ -87,11 +88,6 @@ def any_dtype(request):
     return np.dtype(request.param)  # bfloat16 is known by name once onnx has brought ml_dtypes
 
 
-def units(dtype):
-    """What `tests/test_operations.py` allows forward: 16-bit results are rounded once."""
-    return {"float16": 0.51, "bfloat16": 0.51, "float32": 3, "float64": 6}[dtype.name]
-
-
 def drawn(rng, shape, dtype):
     return (rng.standard_normal(shape) * 2 + 1).astype(dtype)
 
@@ -112,10 +108,10 @@ def test_every_dtype(engine, any_dtype, rng):
     }
     for name, ((y,), value) in expected.items():
         assert y.dtype == any_dtype
-        agree(y, value, name, units=units(any_dtype))
+        agree(y, value, name, units=BOUNDS[any_dtype.name])
     (y,) = run("GroupNormalization", x, scale, bias, num_groups=2)
     grouped = exact(x.reshape(3, 2, 60), (2,), eps)[0].reshape(x.shape)
-    agree(y, grouped * w + b, "GroupNormalization", units=units(any_dtype))
+    agree(y, grouped * w + b, "GroupNormalization", units=BOUNDS[any_dtype.name])
 
 
 def rms(x, axes, eps):
@@ -204,9 +200,9 @@ def test_scale_and_bias_broadcast_to_x(engine, name, shape, axis, rng):
     axes = tuple(range(axis, 3))
     wide, w, b = (values.astype(np.longdouble) for values in (x, scale, bias))
     (y,) = run("LayerNormalization", x, scale, bias, axis=axis, epsilon=0.25)
-    agree(y, exact(x, axes, 0.25, w, b)[0], "LayerNormalization", units=units(dtype))
+    agree(y, exact(x, axes, 0.25, w, b)[0], "LayerNormalization", units=BOUNDS[dtype.name])
     (y,) = run("RMSNormalization", x, scale, axis=axis, epsilon=0.25)
-    agree(y, wide / rms(wide, axes, 0.25) * w, "RMSNormalization", units=units(dtype))
+    agree(y, wide / rms(wide, axes, 0.25) * w, "RMSNormalization", units=BOUNDS[dtype.name])
 
 
 def test_scale_that_is_larger_than_x_is_refused():
@@ -223,7 +219,7 @@ def test_rms_norm_has_the_type_of_scale(engine, x_dtype, scale_dtype, rng):
     (y,) = run("RMSNormalization", x, scale, epsilon=0.25)
     assert y.dtype == scale_dtype
     wide = x.astype(np.longdouble)
-    agree(y, wide / rms(wide, (1,), 0.25) * scale.astype(np.longdouble), "y", units=units(y.dtype))
+    agree(y, wide / rms(wide, (1,), 0.25) * scale.astype(np.longdouble), "y", units=BOUNDS[y.dtype.name])
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-10, 1e-9, 1e-5, 1.0, 1e5])
@@ -232,7 +228,7 @@ def test_mean_variance_norm_adds_its_eps_to_the_deviation(engine, spread, axes, 
     x = rng.standard_normal((3, 4, 5, 6)) * spread
     (y,) = run("MeanVarianceNormalization", x, axes=axes)
     expected = mean_variance_normalized(x, tuple(axes))
-    agree(y, expected, f"spread {spread}", units=units(y.dtype), scale=max(1.0, float(np.abs(expected).max())))
+    agree(y, expected, f"spread {spread}", units=BOUNDS[y.dtype.name], scale=max(1.0, float(np.abs(expected).max())))
 
 
 def test_lp_norm_of_zeros_is_zero(engine):
@@ -250,7 +246,7 @@ def test_dropout_with_a_seed_is_that_of_the_reference(engine, opset, any_dtype, 
     _, kept = ReferenceEvaluator(node).run(None, feeds)
     assert mask.dtype == bool
     assert (mask == kept).all()
-    agree(y, np.where(kept, x.astype(np.longdouble) / 0.75, 0), "y", units=units(any_dtype))
+    agree(y, np.where(kept, x.astype(np.longdouble) / 0.75, 0), "y", units=BOUNDS[any_dtype.name])
 
 
 def test_dropout_without_a_seed_draws_anew(engine):

@@ -1,6 +1,12 @@
 """The norms and the dropout of ONNX as operators of `onnx.reference.ReferenceEvaluator`: attributes and inputs of ONNX, work of normfast.
 
 Statistics are float64 whatever `stash_type` asks for, and a result of 16 bits is rounded once, after scale and bias.
+
+>>> import numpy as np
+>>> from normfast.onnx.operators import LpNormalization
+>>> LpNormalization.eval(np.array([[3.0, 4.0], [0.0, 0.0]]), axis=-1, p=1)
+array([[0.42857143, 0.57142857],
+       [0.        , 0.        ]])
 """
 
 import numpy as np
