@@ -5,13 +5,14 @@ import io
 import math
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import NAMED, SQUARE, model, shaken
+from networks import NAMED, model, shaken
 from operations import BOUNDS
 from oracle import agree, exact
 
@@ -23,7 +24,6 @@ from normfast.layers import (
     Dropout,
     GroupNorm,
     InstanceNorm,
-    Layer,
     LayerNorm,
     RMSNorm,
     Sequential,
@@ -53,7 +53,8 @@ def by_reference(proto):
     evaluator = ReferenceEvaluator(proto, new_ops=[*OPERATORS, Erf])
 
     def run(x):
-        with np.errstate(invalid="ignore", over="ignore"):  # infinity minus infinity; exp(-z) of silu
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # infinity minus infinity, exp(-z) of silu, means of nothing
             return evaluator.run(["y"], {"x": x})[0]
 
     return run
@@ -233,10 +234,17 @@ def test_nan_stays_in_its_row(runner, rng):
     agree(y[[0, 3]], net.eval()(x)[[0, 3]].astype(np.longdouble), "the other rows", units=10)
 
 
-@pytest.mark.parametrize("name", [name for name in IMAGES if name != "nothing"])
-def test_empty_batches_and_spaces(runner, name):
+@pytest.mark.parametrize("name", IMAGES)
+def test_empty_batches(runner, name):
     proto = export(IMAGES[name](), None, input_shape=(None, 4, 5, 6))
     assert runner(proto)(np.ones((0, 4, 5, 6), np.float32)).shape == (0, 4, 5, 6)
+
+
+@pytest.mark.parametrize("name", ["batch", "group", "instance"])
+def test_empty_spaces(runner, name):
+    run = runner(export(IMAGES[name](), None, input_shape=(None, 4, None, None)))
+    for shape in ((2, 4, 0, 6), (2, 4, 5, 0), (0, 4, 0, 0)):
+        assert run(np.ones(shape, np.float32)).shape == shape
 
 
 def test_any_batch_and_any_space(runner, rng):
@@ -305,13 +313,6 @@ def test_every_opset(opset, rng):
     assert proto.opset_import[0].version == opset
 
 
-class Doubled(Dense):
-    """A subclass that computes something else."""
-
-    def forward(self, x):
-        return 2 * super().forward(x)
-
-
 class Named(Sequential):
     """A subclass that computes the same."""
 
@@ -323,77 +324,9 @@ def test_subclasses_count_by_what_they_compute(rng):
     check(Named(), rng.standard_normal((2, 3)).astype(np.float32), by_reference)
 
 
-def owner(running_var=1.0, **options):
-    layer = BatchNorm(4, **options)
-    layer.running_var[...] = running_var
-    return layer
-
-
-CASES = [
-    (lambda: export(Activation(SQUARE), None, input_shape=(None, 2)), TypeError, "cannot export the Activation with functions of your own"),
-    (lambda: export(Dense(3, 2, activation=SQUARE), None), TypeError, r"cannot export layer function \(Activation\) with functions"),
-    (
-        lambda: export(Sequential(Dense(3, 4, norm="batch", activation=SQUARE)), None),
-        TypeError,
-        r"layer 0.norm \(BatchNorm\) with",
-    ),
-    (lambda: export(Dense(3, 4, dropout=Dropout(always_on=True)), None), ValueError, r"layer dropout \(Dropout\) with always_on=True"),
-    (lambda: export(Sequential(AlphaDropout(always_on=True), Dense(3, 2)), None), ValueError, r"layer 0 \(AlphaDropout\) with always_on"),
-    (lambda: export(Sequential(Dense(3, 2), Doubled(2, 2)), None), TypeError, r"layer 1 \(Doubled\): only Dense, Activation, Dropout"),
-    (lambda: export(Layer(), None, input_shape=(2,)), TypeError, "cannot export the Layer: only Dense"),
-    (lambda: export(np.tanh, None), TypeError, "model must be a layer of normfast.layers, got ufunc"),
-    (lambda: export(BatchNorm(4), None), ValueError, "takes inputs of several shapes: give input_shape"),
-    (lambda: export(Activation("relu"), None), ValueError, "takes inputs of several shapes: give input_shape"),
-    (lambda: export(LayerNorm(4, elementwise_affine=False), None), ValueError, "takes inputs of several shapes: give input_shape"),
-    (lambda: export(Sequential(GroupNorm(1, 4), Dense(4, 2)), None), ValueError, "takes inputs of several shapes: give input_shape"),
-    (lambda: export(Dense(3, 2), None, input_shape=(None, 4)), ValueError, r"the Dense: its x has shape \('batch', 4\) and needs \(3,\)"),
-    (lambda: export(Dense(3, 2), None, input_shape=(None, None)), ValueError, r"shape \('batch', 'size_1'\) and needs \(3,\)"),
-    (lambda: export(Dense(3, 2), None, input_shape=()), ValueError, r"shape \(\) and needs \(3,\)"),
-    (lambda: export(Sequential(Dense(3, 2), LayerNorm(4)), None), ValueError, r"layer 1 \(LayerNorm\): its x has shape \('batch', 2\)"),
-    (lambda: export(BatchNorm(4), None, input_shape=(None, 3)), ValueError, r"shape \('batch', 3\) and needs \(4,\) along \(1,\)"),
-    (lambda: export(BatchNorm(4), None, input_shape=(4,)), ValueError, "axis 1 is out of bounds"),
-    (
-        lambda: export(GroupNorm(2, 4, affine=False), None, input_shape=(None, 3)),
-        ValueError,
-        "of 3 channels, cannot be split into 2",
-    ),
-    (
-        lambda: export(GroupNorm(2, 4, affine=False), None, input_shape=(None, None)),
-        ValueError,
-        "without the number of channels: give",
-    ),
-    (lambda: export(GroupNorm(2, 4, axis=0), None, input_shape=(4, 3)), ValueError, "axis 0, of 4 channels, cannot be split"),
-    (lambda: export(LayerNorm((2, 3), elementwise_affine=False), None, input_shape=(3,)), ValueError, "normalizes 2 axes and its x has"),
-    (lambda: export(LayerNorm(3, eps=0), None), ValueError, "with eps=0: equal values would give 0 / 0, give more"),
-    (lambda: export(RMSNorm(3, eps=1e-50), None), ValueError, "with eps=1e-50: equal values"),
-    (lambda: export(owner(-1.0), None, input_shape=(None, 4)), ValueError, "its running_var is -1.0, which must be 0 or more"),
-    (lambda: export(Dense(3, 2), None, input_shape=(None, -3)), ValueError, "input_shape must hold sizes, or None for any size, got -3"),
-    (lambda: export(Dense(3, 2), None, input_shape=(True, 3)), ValueError, "got True"),
-    (lambda: export(Dense(3, 2), None, input_shape=("n", 3)), ValueError, "got 'n'"),
-    (lambda: export(Dense(3, 2), None, input_shape=3), TypeError, "input_shape must be a tuple of sizes, .* got int"),
-    (lambda: export(Dense(3, 2), None, dtype=int), TypeError, "dtype must be float16, bfloat16, float32 or float64, got int64"),
-    (lambda: export(Dense(3, 2), None, opset=17), ValueError, "opset must be an integer from 18 to .*, got 17"),
-    (lambda: export(Dense(3, 2), None, opset=1000), ValueError, "opset must be an integer from 18 to .*, got 1000"),
-    (lambda: export(Dense(3, 2), None, opset="18"), ValueError, "opset must be an integer from 18 to .*, got '18'"),
-]
-
-
-@pytest.mark.parametrize(("call", "error", "message"), CASES, ids=[message for _, _, message in CASES])
-def test_errors(call, error, message):
-    with pytest.raises(error, match=message) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-
-
-def test_nothing_is_written_when_it_fails(tmp_path):
-    path = tmp_path / "net.onnx"
-    with pytest.raises(ValueError, match="cannot export"):
-        export(Sequential(Dense(3, 2), Dense(3, 2)), path)
-    assert not path.exists()
-
-
 def test_a_channel_without_variance_gives_the_bias(runner):
-    layer = owner(0.0, eps=0.0)
+    layer = BatchNorm(4, eps=0.0)
+    layer.running_var[...] = 0
     layer.bias.data[...] = range(4)
     x = np.full((2, 4), 7, np.float32)
     assert (runner(export(layer, None, input_shape=(None, 4)))(x) == layer.eval()(x)).all()

@@ -135,10 +135,10 @@ def grouped(graph, layer, x, groups):
         raise ValueError(f"cannot export {here(graph, layer)}: axis {axis}, of {channels} channels, cannot be split into {groups} groups")
     sizes = graph.constant(np.array([groups, channels // groups]), "groups")
     around = graph.add("Shape", x.name, end=axis), sizes, graph.add("Shape", x.name, start=axis + 1)
-    split = graph.add("Reshape", x.name, graph.add("Concat", *around, axis=0))
+    split = graph.add("Reshape", x.name, graph.add("Concat", *around, axis=0), allowzero=1)
     others = [a for a in range(1, len(x.shape) + 1) if a != axis]
     normalized = graph.add("Div", *deviations(graph, layer, x._replace(name=split), others))
-    y = graph.add("Reshape", normalized, graph.add("Shape", x.name))
+    y = graph.add("Reshape", normalized, graph.add("Shape", x.name), allowzero=1)
     return by_channel(graph, x._replace(name=y), axis, [("Mul", weight, "weight"), ("Add", bias, "bias")])
 
 
