@@ -37,6 +37,6 @@ def agree(actual, expected, what, *, units=4.0, scale=None):
         return
     scale = float(np.abs(expected).max()) if scale is None else scale
     worst = float(np.abs(actual.astype(np.longdouble) - expected).max())
-    eps = float(np.finfo(actual.dtype).eps)
+    eps = 2.0**-7 if actual.dtype.name == "bfloat16" else float(np.finfo(actual.dtype).eps)
     error = worst / (eps * scale) if scale else worst / eps
     assert error <= units, f"{what} {actual.dtype} {actual.shape}: {error:.3g} eps of {scale:.3g}, allowed {units}"
