@@ -13,7 +13,7 @@ def fits(x, *others):
 
     They are ordinary tensors with values, in the memory of the CPU, of x's dtype, or float32 beside an x of 16 bits.
     """
-    if x.numel() == 0 or _transformed():
+    if _transformed() or x.numel() == 0:
         return False
     for tensor in (x, *others):
         if tensor is not None:
@@ -35,6 +35,15 @@ def _transformed():
 def differentiable(*tensors):
     """Whether autograd will want a gradient of any of them."""
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def result_of(x, name):
+    """Memory for a norm of x: C-contiguous, or channels last where x is and the norm is no layer norm, as PyTorch has it."""
+    if name != "layer_norm" and not x.is_contiguous():
+        for layout, axes in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
+            if x.dim() == axes and x.is_contiguous(memory_format=layout):
+                return torch.empty_like(x, memory_format=layout)
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def array(tensor):

@@ -80,10 +80,9 @@ class MultiheadAttention(nn.MultiheadAttention):
     def _projected(self, query, key, value):
         """Queries, keys and values, of shape (samples * heads, positions, head_dim)."""
         weight, bias = self.in_proj_weight, self.in_proj_bias
-        if key is not value:
-            inputs, parts = (query, key, value), (1, 1, 1)
-        else:
-            inputs, parts = ((query,), (3,)) if query is key else ((query, key), (1, 2))
+        if key is value and query is key:
+            return [self._heads(part) for part in functional.linear(query, weight, bias).chunk(3, -1)]
+        inputs, parts = ((query, key), (1, 2)) if key is value else ((query, key, value), (1, 1, 1))
         sizes = [self.embed_dim * count for count in parts]
         biases = [None] * len(parts) if bias is None else bias.split(sizes)
         results = map(functional.linear, inputs, weight.split(sizes), biases)

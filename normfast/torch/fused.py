@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 import normfast as nf
-from normfast.torch.arrays import array, differentiable, fits, tensor_of
+from normfast.torch.arrays import array, differentiable, fits, result_of, tensor_of
 from normfast.torch.dropouts import draw, dropped, mask_of
 from normfast.torch.norm_operators import norm_gradients, trailing
 from normfast.torch.norms import along, layer_norm, rms_eps, rms_norm
@@ -12,7 +12,7 @@ from normfast.torch.norms import along, layer_norm, rms_eps, rms_norm
 
 def dropout_add_norm(x, residual, weight, bias, key, name, number, p, eps):
     """y, h = dropout(x) + residual, and the statistics of h: mean (empty for RMS norm), rstd and var in float64."""
-    y, h = torch.empty_like(residual), torch.empty_like(residual)
+    y, h = result_of(residual, "layer_norm"), torch.empty_like(residual)
     forward = getattr(nf, f"dropout_add_{name}_forward")
     parameters = (array(weight), array(bias)) if name == "layer_norm" else (array(weight),)
     options = {"p": p, "mask": mask_of(key, p, x.shape), "eps": eps, "out": array(y), "h_out": array(h)} | trailing(number)
@@ -74,14 +74,14 @@ class DropoutAddNorm(torch.autograd.Function):
 )
 def dropout_add_norm_operator(*inputs):
     y, h, *statistics = dropout_add_norm(*inputs)
-    return y, h, *(values.clone() for values in statistics)
+    return y, h, *(values.clone(memory_format=torch.contiguous_format) for values in statistics)
 
 
 @dropout_add_norm_operator.register_fake
 def _(x, residual, weight, bias, key, name, number, p, eps):
     shapes = ((0,) if name == "rms_norm" else x.shape[:-number], x.shape[:-number], x.shape[:-number])
     statistics = (x.new_empty(shape, dtype=torch.float64) for shape in shapes)
-    return torch.empty_like(residual), torch.empty_like(residual), *statistics
+    return result_of(residual, "layer_norm"), torch.empty_like(residual), *statistics
 
 
 @torch.library.custom_op(
@@ -92,7 +92,7 @@ def _(x, residual, weight, bias, key, name, number, p, eps):
 )
 def dropout_add_norm_backward_operator(*inputs):
     dx, dresidual, *parameters = dropout_add_norm_backward(*inputs)
-    return dx, dresidual, *(values.clone() for values in parameters)
+    return dx, dresidual, *(values.clone(memory_format=torch.contiguous_format) for values in parameters)
 
 
 @dropout_add_norm_backward_operator.register_fake
@@ -155,8 +155,8 @@ def dropout_add_rms_norm(x, residual, normalized_shape, weight=None, p=0.5, trai
 
 
 def _fused(x, residual, shape, weight, bias, p, training, eps, prenorm, name):
-    taken = x.shape == residual.shape and x.dtype == residual.dtype and 0.0 <= p <= 1.0
-    taken = taken and along(x, shape) and fits(x, residual, weight, bias)
+    taken = fits(x, residual, weight, bias) and x.shape == residual.shape and x.dtype == residual.dtype
+    taken = taken and along(x, shape) and 0.0 <= p <= 1.0
     if taken and training and p > 0.0:
         eps = rms_eps(eps, x) if name == "rms_norm" else eps
         inputs = x, residual, weight, bias, draw(), name, len(shape), p, eps
@@ -165,7 +165,7 @@ def _fused(x, residual, shape, weight, bias, p, training, eps, prenorm, name):
         else:
             y, h, *_ = (DropoutAddNorm.apply if differentiable(x, residual, weight, bias) else dropout_add_norm)(*inputs)
     elif taken and not torch.compiler.is_compiling() and not differentiable(x, residual, weight, bias):
-        y, h = torch.empty_like(residual), torch.empty_like(residual) if prenorm else None
+        y, h = result_of(residual, "layer_norm"), torch.empty_like(residual) if prenorm else None
         eps = rms_eps(eps, x) if name == "rms_norm" else eps
         parameters = (array(weight), array(bias)) if name == "layer_norm" else (array(weight),)
         getattr(nf, f"add_{name}")(array(x), array(residual), *parameters, eps=eps, out=array(y), h_out=array(h), **trailing(len(shape)))

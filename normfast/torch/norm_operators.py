@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 import normfast as nf
-from normfast.torch.arrays import array, differentiable, tensor_of
+from normfast.torch.arrays import array, differentiable, result_of, tensor_of
 
 
 class Norm(NamedTuple):
@@ -60,7 +60,7 @@ NORMS = {
 
 def norm(x, weight, bias, name, number, eps):
     """y, and the statistics of x: mean (empty for RMS norm), rstd and var in float64."""
-    own, y = NORMS[name], torch.empty_like(x)
+    own, y = NORMS[name], result_of(x, name)
     _, stats = own.forward(array(x), weight=array(weight), bias=array(bias), eps=eps, out=array(y), **own.options(number))
     mean = torch.empty(0, dtype=torch.float64) if stats.mean is None else tensor_of(stats.mean)
     return y, mean, tensor_of(stats.rstd), tensor_of(stats.var)
@@ -165,13 +165,15 @@ class NormGradients(torch.autograd.Function):
 )
 def norm_operator(*inputs):
     y, *statistics = norm(*inputs)
-    return y, *(values.clone() for values in statistics)  # they share memory, which results of an operator must not
+    return y, *(
+        values.clone(memory_format=torch.contiguous_format) for values in statistics
+    )  # they share memory, which results of an operator must not
 
 
 @norm_operator.register_fake
 def _(x, weight, bias, name, number, eps):
     own = NORMS[name].statistics(x.shape, number)
-    return torch.empty_like(x), *(x.new_empty(shape, dtype=torch.float64) for shape in ((0,) if name == "rms_norm" else own, own, own))
+    return result_of(x, name), *(x.new_empty(shape, dtype=torch.float64) for shape in ((0,) if name == "rms_norm" else own, own, own))
 
 
 @torch.library.custom_op(
@@ -181,7 +183,7 @@ def _(x, weight, bias, name, number, eps):
     "(Tensor, Tensor, Tensor)",
 )
 def norm_backward_operator(*inputs):
-    return tuple(values.clone() if i else values for i, values in enumerate(norm_backward(*inputs)))
+    return tuple(values.clone(memory_format=torch.contiguous_format) if i else values for i, values in enumerate(norm_backward(*inputs)))
 
 
 @norm_backward_operator.register_fake
@@ -207,6 +209,6 @@ def normalized(x, weight, bias, name, number, eps):
     """y alone."""
     if torch.compiler.is_compiling() or differentiable(x, weight, bias):
         return run(x, weight, bias, name, number, eps)[0]
-    own, y = NORMS[name], torch.empty_like(x)
+    own, y = NORMS[name], result_of(x, name)
     own.inference(array(x), weight=array(weight), bias=array(bias), eps=eps, out=array(y), **own.options(number))
     return y

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 import normfast as nf
-from normfast.torch.arrays import array, differentiable, fits
+from normfast.torch.arrays import array, differentiable, fits, result_of
 from normfast.torch.norm_operators import normalized, run
 
 
@@ -19,7 +19,7 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     Parameters
     ----------
     input : Tensor
-        float16, bfloat16, float32 or float64, of any strides; y has the same memory format.
+        float16, bfloat16, float32 or float64, of any strides.
     normalized_shape : sequence of int
         The trailing axes of input that are normalized.
     weight, bias : Tensor, optional
@@ -30,7 +30,7 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     Returns
     -------
     Tensor
-        y of input's shape and dtype, differentiable any number of times.
+        y of input's shape and dtype, C-contiguous, differentiable any number of times.
 
     Notes
     -----
@@ -44,7 +44,7 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     >>> layer_norm(torch.tensor([[1.0, 2.0, 3.0]]), (3,), eps=0.0)
     tensor([[-1.2247,  0.0000,  1.2247]])
     """
-    if not (along(input, normalized_shape) and fits(input, weight, bias)):
+    if not (fits(input, weight, bias) and along(input, normalized_shape)):
         return functional.layer_norm(input, normalized_shape, weight, bias, eps)
     return normalized(input, weight, bias, "layer_norm", len(normalized_shape), eps)
 
@@ -59,7 +59,7 @@ def rms_norm(input, normalized_shape, weight=None, eps=None):
     >>> rms_norm(torch.tensor([3.0, 4.0]), (2,))
     tensor([0.8485, 1.1314])
     """
-    if not (along(input, normalized_shape) and fits(input, weight)):
+    if not (fits(input, weight) and along(input, normalized_shape)):
         return functional.rms_norm(input, normalized_shape, weight, eps)
     return normalized(input, weight, None, "rms_norm", len(normalized_shape), rms_eps(eps, input))
 
@@ -79,8 +79,8 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
     >>> group_norm(torch.tensor([[1.0, 3.0, 10.0, 30.0]]), 2, eps=0.0)
     tensor([[-1.,  1., -1.,  1.]])
     """
-    divisible = input.dim() > 1 and num_groups > 0 and input.shape[1] % num_groups == 0
-    if not (divisible and input.numel() != num_groups and fits(input, weight, bias)):
+    taken = fits(input, weight, bias) and input.dim() > 1 and num_groups > 0
+    if not (taken and input.shape[1] % num_groups == 0 and input.numel() != num_groups):
         return functional.group_norm(input, num_groups, weight, bias, eps)
     return normalized(input, weight, bias, "group_norm", num_groups, eps)
 
@@ -96,8 +96,8 @@ def instance_norm(input, running_mean=None, running_var=None, weight=None, bias=
     tensor([[[-1.,  1.],
              [-1.,  1.]]])
     """
-    enough = input.dim() > 2 and input.numel() > input.shape[0] * input.shape[1]
-    if not (use_input_stats and enough and fits(input, weight, bias, running_mean, running_var)):
+    taken = use_input_stats and fits(input, weight, bias, running_mean, running_var) and input.dim() > 2
+    if not (taken and input.numel() > input.shape[0] * input.shape[1]):
         arguments = input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
         return functional.instance_norm(*arguments)
     if running_mean is None:
@@ -119,12 +119,16 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     (tensor([[-1., -1.],
             [ 1.,  1.]]), tensor([0.2000, 2.0000]))
     """
-    enough = input.dim() > 1 and (not training or input.numel() > input.shape[1])
-    known = training or (running_mean is not None and running_var is not None and not differentiable(input, weight, bias))
-    if not (enough and known and fits(input, weight, bias, running_mean, running_var)) or (torch.compiler.is_compiling() and not training):
+    taken = fits(input, weight, bias, running_mean, running_var) and input.dim() > 1
+    if training:
+        taken = taken and input.numel() > input.shape[1]
+    else:
+        wanted = torch.compiler.is_compiling() or differentiable(input, weight, bias)  # whose fusions and gradients are PyTorch's
+        taken = taken and not wanted and running_mean is not None and running_var is not None
+    if not taken:
         return functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if not training:
-        y = torch.empty_like(input)
+        y = result_of(input, "batch_norm")
         nf.batch_norm(*(array(values) for values in (input, running_mean, running_var, weight, bias)), eps=eps, out=array(y))
         return y
     y, mean, _, var = run(input, weight, bias, "batch_norm", 0, eps)
