@@ -63,3 +63,8 @@ def tensor_of(values):
     if values.dtype.name == "bfloat16":
         return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(np.asarray(values))  # statistics of a single row are scalars
+
+
+def apart(tensors):
+    """Copies that are C-contiguous and share no memory, as results of an operator must be."""
+    return [tensor.clone(memory_format=torch.contiguous_format) for tensor in tensors]

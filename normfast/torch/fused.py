@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 import normfast as nf
-from normfast.torch.arrays import array, differentiable, fits, result_of, tensor_of
+from normfast.torch.arrays import apart, array, differentiable, fits, result_of, tensor_of
 from normfast.torch.dropouts import draw, dropped, mask_of
 from normfast.torch.norm_operators import norm_gradients, trailing
 from normfast.torch.norms import along, layer_norm, rms_eps, rms_norm
@@ -74,7 +74,7 @@ class DropoutAddNorm(torch.autograd.Function):
 )
 def dropout_add_norm_operator(*inputs):
     y, h, *statistics = dropout_add_norm(*inputs)
-    return y, h, *(values.clone(memory_format=torch.contiguous_format) for values in statistics)
+    return y, h, *apart(statistics)
 
 
 @dropout_add_norm_operator.register_fake
@@ -92,7 +92,7 @@ def _(x, residual, weight, bias, key, name, number, p, eps):
 )
 def dropout_add_norm_backward_operator(*inputs):
     dx, dresidual, *parameters = dropout_add_norm_backward(*inputs)
-    return dx, dresidual, *(values.clone(memory_format=torch.contiguous_format) for values in parameters)
+    return dx, dresidual, *apart(parameters)
 
 
 @dropout_add_norm_backward_operator.register_fake

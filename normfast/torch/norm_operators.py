@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 import normfast as nf
-from normfast.torch.arrays import array, differentiable, result_of, tensor_of
+from normfast.torch.arrays import apart, array, differentiable, result_of, tensor_of
 
 
 class Norm(NamedTuple):
@@ -183,7 +183,8 @@ def _(x, weight, bias, name, number, eps):
     "(Tensor, Tensor, Tensor)",
 )
 def norm_backward_operator(*inputs):
-    return tuple(values.clone(memory_format=torch.contiguous_format) if i else values for i, values in enumerate(norm_backward(*inputs)))
+    dx, *parameters = norm_backward(*inputs)
+    return dx, *apart(parameters)
 
 
 @norm_backward_operator.register_fake
