@@ -52,7 +52,7 @@ def test_module_is_pytorch_s(make, shape, options, dtype, rng):
         for module in (ours, theirs):
             module.train(training)
             module.zero_grad()
-            own = x.to(torch.float64 if module is theirs else dtype).requires_grad_()
+            own = x.detach().clone().to(torch.float64 if module is theirs else dtype).requires_grad_()
             y = module(own)
             y.backward(dy.to(y.dtype))
             results.append([y.detach(), own.grad, *(p.grad for p in module.parameters()), *module.buffers()])
@@ -213,10 +213,10 @@ def test_saved_and_copied():
 MASKS = {
     "none": {},
     "causal": {"attn_mask": torch.ones(5, 5).triu(1).bool()},
-    "causal hint": {"attn_mask": nn.Transformer.generate_square_subsequent_mask(5), "is_causal": True},
+    "causal hint": {"attn_mask": nn.Transformer.generate_square_subsequent_mask(5, dtype=torch.float64), "is_causal": True},
     "padding": {"key_padding_mask": torch.arange(5) > torch.tensor([[2], [4], [0]])},
     "both": {"attn_mask": torch.ones(5, 5).triu(1).bool(), "key_padding_mask": torch.arange(5) > torch.tensor([[2], [4], [0]])},
-    "of heads": {"attn_mask": torch.linspace(-1, 1, 150).reshape(6, 5, 5)},
+    "of heads": {"attn_mask": torch.linspace(-1, 1, 150, dtype=torch.float64).reshape(6, 5, 5)},
     "all": {"attn_mask": torch.ones(5, 5).bool()},
 }
 
