@@ -1,7 +1,6 @@
 """What this installation runs on, `show_config`, and where its C header lies, `get_include`."""
 
 from pathlib import Path
-
 from typing import Any, Literal, overload
 
 import numpy as np

@@ -7,10 +7,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
+from normfast import safetensors
 from normfast.ops._foreign import borrowed
 from normfast.typing import Array, ArrayLike
-
-from normfast import safetensors
 
 
 class Parameter:

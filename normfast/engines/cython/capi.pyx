@@ -51,7 +51,8 @@ cdef enum:
     PART = 1024  # of a buffer: that of kernels/normalize.py
     BUFFER = 8 * PART + LINE  # bytes
     DRAWS = 4096  # of a block: that of kernels/dropout.py
-    SPACE = DRAWS + DRAWS // 8 + 64
+    BITS = 129  # words that hold a bit for each, from the middle of a word on
+    SPACE = 4672  # bytes: its draws, their bits, and 64
 
 cdef Py_ssize_t piece = PIECE, streamed_from = STREAMED
 cdef float float_ones[READY]

@@ -64,7 +64,7 @@ cdef int dropout(const floating* x, Py_ssize_t n, const uint32_t* key, Py_ssize_
 cdef int dropout_mask(const uint32_t* key, Py_ssize_t offset, double p, Py_ssize_t n, uint8_t* kept) noexcept nogil:
     cdef char memory[SPACE + LINE]
     cdef uint64_t words[4]
-    cdef uint32_t bits[DRAWS // 32 + 1]
+    cdef uint32_t bits[BITS]
     cdef char* space = <char*>on_line(memory)
     cdef Py_ssize_t block = -1, i = 0, j, start
     if no_sizes(n, 0, 0.0) or no_draws(key, offset, p, n) or lacking(kept, kept, n):
