@@ -39,6 +39,7 @@ ALIASED = ("halves",)
 ALIAS_FLAGS = {"unix": ["-fno-strict-aliasing"], "msvc": []}
 REORDER_FLAGS = {"unix": ["-fassociative-math", "-fno-signed-zeros"], "msvc": ["/fp:fast"]}
 OPENMP = {"unix": ["-fopenmp"], "msvc": ["/openmp"]}
+STRIPPED = ["-Wl,-s"] if sys.platform == "linux" else []  # a wheel with Python's -g and all symbols: 9.5 MB, without 2 MB
 MSVC_LEVELS = {"baseline": [], "x86_64_v3": ["/arch:AVX2"], "x86_64_v4": ["/arch:AVX512"]}
 
 
@@ -65,7 +66,7 @@ def extensions():
     return result
 
 
-DIRECTIVES = {"cdivision": True, "boundscheck": False, "wraparound": False, "embedsignature": True}
+DIRECTIVES = {"cdivision": True, "boundscheck": False, "wraparound": False, "embedsignature": True, "freethreading_compatible": True}
 
 
 class BuildKernels(build_ext):
@@ -106,7 +107,7 @@ class BuildKernels(build_ext):
             extension.extra_compile_args = (
                 flags + (REORDER_FLAGS[kind] if name in REORDERED else []) + (ALIAS_FLAGS[kind] if name in ALIASED else [])
             )
-            extension.extra_link_args = openmp if kind == "unix" else []
+            extension.extra_link_args = openmp + STRIPPED if kind == "unix" else []
         try:
             super().build_extensions()
         except (CCompilerError, CompileError, ExecError, LinkError, PlatformError) as error:
