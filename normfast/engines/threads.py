@@ -7,11 +7,12 @@ ended by the runtime (Numba).
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 
 SPINS = "2000"  # 20 us
 
 _threads = ContextVar("normfast_threads", default=None)
-_default = None
+_default = None  # what set_num_threads asked for
 _forked = False
 
 
@@ -24,6 +25,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+@cache
 def _available():
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
@@ -69,15 +71,7 @@ def get_num_threads():
     >>> nf.get_num_threads() >= 1
     True
     """
-    global _default
-    if _forked:
-        return 1
-    asked = _threads.get()
-    if asked is not None:
-        return asked
-    if _default is None:
-        _default = _available()
-    return _default
+    return 1 if _forked else _threads.get() or _default or _available()
 
 
 @contextmanager
