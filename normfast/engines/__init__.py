@@ -75,6 +75,9 @@ def set_engine(name):
 def use_engine(name):
     """Use an engine inside a `with` block, in this thread or task only.
 
+    Threads that are started in the block inherit it where Python passes on contexts (`sys.flags.thread_inherit_context`: without a GIL from
+    3.14 on).
+
     Examples
     --------
     >>> import normfast as nf
