@@ -21,7 +21,8 @@ MOST = 6_000_000  # bytes
 LEVELS = {"x86_64": ("baseline", "x86_64_v3", "x86_64_v4"), "amd64": ("baseline", "x86_64_v3", "x86_64_v4")}
 REQUIRED = ("normfast/py.typed", "normfast/engines/cython/rows.pxd", "normfast/engines/cython/drivers.pyx", "normfast/kernels/rows.py")
 UNWANTED = (".c", ".cpp", ".o", ".pyc", ".h5", ".npy")
-TOOLS = ["pytest>=8", "hypothesis>=6.100", "ml_dtypes>=0.5", "pandas>=2.2", "scikit-learn>=1.6", "safetensors>=0.4"]  # and no Numba
+TOOLS = ["pytest>=8", "hypothesis>=6.100", "pandas>=2.2"]  # beside these extras, of which none brings Numba
+EXTRAS = "bfloat16,demo,safetensors"
 TESTS = ["distribution", "threads", "engines", "package", "containers", "norms", "dropout", "halves"]
 
 
@@ -73,7 +74,7 @@ def install(path):
             print(f"$ {program} {' '.join(map(str, arguments))}", flush=True)
             subprocess.run([scripts / program, *arguments], check=True, env=environment)
 
-        run("pip", "install", "--quiet", "--only-binary=:all:", path, *TOOLS)
+        run("pip", "install", "--quiet", "--only-binary=:all:", f"{path}[{EXTRAS}]", *TOOLS)
         run("normfast", "info")
         run("pytest", "-q", "-rs", "-p", "no:cacheprovider", *(f"tests/test_{name}.py" for name in TESTS))
 
