@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -17,7 +18,7 @@ import pytest
 
 import normfast as nf
 from normfast import config
-from normfast.engines.cython import LEVELS, level
+from normfast.engines.cython import LEVELS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -202,19 +203,39 @@ def bits(prefix=(), **environment):
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(not QEMU, reason="qemu-x86_64, which plays them, is not installed (Debian: qemu-user)")
-@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="qemu-user runs programs of x86-64 Linux")
+def emulates(test):
+    """Skips where there is nobody to play another processor, or nothing compiled to play with."""
+    installed = not nf.show_config("dicts")["engines"]["cython"].startswith("missing")
+    for skipped, reason in (
+        (not QEMU, "qemu-x86_64, which plays them, is not installed (Debian: qemu-user)"),
+        (sys.platform != "linux" or platform.machine() != "x86_64", "qemu-user runs programs of x86-64 Linux"),
+        (not installed, "the Cython engine is not installed here"),
+    ):
+        test = pytest.mark.skipif(skipped, reason=reason)(test)
+    return test
+
+
+@emulates
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_other_processors(processor):
     """One without AVX, of 2008, and one without AVX-512, of 2013: the right build, and the bits of that build on this processor."""
     chosen, lacks = PROCESSORS[processor]
-    try:
-        level()
-    except ImportError as error:
-        pytest.skip(f"the Cython engine is not installed here: {error}")
     emulated = bits([QEMU, "-cpu", processor])
     assert emulated["level"] == chosen
     native = bits(NORMFAST_CPU=chosen, **({"GLIBC_TUNABLES": f"glibc.cpu.hwcaps={lacks}"} if lacks else {}))  # pow is that of the C library
     assert native["level"] == chosen
     assert len(native["digests"]) > 150
     assert {name: value for name, value in emulated["digests"].items() if native["digests"][name] != value} == {}
+
+
+@emulates
+def test_an_emulated_processor_stops_at_what_it_lacks(tmp_path):
+    """So that the test above can fail: a build for later processors, were it chosen, would not run."""
+    code = """
+import numpy as np, normfast as nf
+from normfast.engines import cython
+cython.level = lambda: "x86_64_v3"
+nf.layer_norm(np.ones((9, 99)))
+"""
+    done = subprocess.run([QEMU, "-cpu", "Nehalem", sys.executable, "-c", code], capture_output=True, env=os.environ, cwd=tmp_path)
+    assert done.returncode in (-signal.SIGILL, 128 + signal.SIGILL)
