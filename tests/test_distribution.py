@@ -197,6 +197,8 @@ PROCESSORS = {  # the build each must choose, and the glibc features that its li
 def bits(prefix=(), **environment):
     """What tests/bits.py prints: sizes that use threads and stores past the caches."""
     several = {"NORMFAST_SERIAL": "512", "NORMFAST_STREAM": "2048", "OMP_NUM_THREADS": "2"}
+    paths = [str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]  # which PYTHONSAFEPATH leaves out
+    several["PYTHONPATH"] = os.pathsep.join(paths)
     command = [*prefix, sys.executable, str(ROOT / "tests" / "bits.py")]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | several | environment)
     assert done.returncode == 0, done.stderr

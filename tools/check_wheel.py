@@ -66,6 +66,7 @@ def install(path):
         scripts = Path(sysconfig.get_path("scripts", "venv", vars={"base": folder, "installed_base": folder}))
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
         environment |= {"PATH": str(scripts), "CC": "/bin/false", "CXX": "/bin/false"}
+        environment["PYTHONSAFEPATH"] = "1"  # the checkout has a folder `normfast` too
         if qemu := shutil.which("qemu-x86_64"):  # for the tests on other processors
             (scripts / "qemu-x86_64").symlink_to(qemu)
         assert not any(shutil.which(name, path=str(scripts)) for name in ("cc", "gcc", "clang", "cl")), "there is a compiler"

@@ -3,6 +3,7 @@
 import importlib
 import os
 from functools import partial
+from importlib.machinery import EXTENSION_SUFFIXES  # of this Python: a clone may hold those of several
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ def level():
         raise ImportError(f"NORMFAST_CPU={asked!r}: this processor runs {' and '.join(able)}")
     folders = [Path(folder) for folder in __path__]
     for name in [asked] if asked else able:
-        if any(list((folder / name).glob("drivers.*")) for folder in folders):
+        if any((folder / name / f"drivers{suffix}").is_file() for folder in folders for suffix in EXTENSION_SUFFIXES):
             return name
     raise ImportError("its kernels were not compiled: no C compiler at installation, or this is the source folder (pip install -e .)")
 
