@@ -39,7 +39,7 @@ ALIASED = ("halves",)
 ALIAS_FLAGS = {"unix": ["-fno-strict-aliasing"], "msvc": []}
 REORDER_FLAGS = {"unix": ["-fassociative-math", "-fno-signed-zeros"], "msvc": ["/fp:fast"]}
 OPENMP = {"unix": ["-fopenmp"], "msvc": ["/openmp"]}
-STRIPPED = ["-Wl,-s"] if sys.platform == "linux" else []  # a wheel with Python's -g and all symbols: 9.5 MB, without 2 MB
+STRIPPED = ["-Wl,-s"] if sys.platform == "linux" else []  # with symbols, and the -g of Python, a level takes 3.2 MB of a wheel, else 0.7 MB
 MSVC_LEVELS = {"baseline": [], "x86_64_v3": ["/arch:AVX2"], "x86_64_v4": ["/arch:AVX512"]}
 
 
