@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 from normfast.typing import EngineName
@@ -16,7 +17,7 @@ from normfast.typing import EngineName
 ENGINES = ("cython", "numba", "numpy")
 
 _chosen: ContextVar[Any] = ContextVar("normfast_engine", default=None)
-_default: Any = None
+_default: Any = None  # what set_engine asked for
 _loaded: dict[str, Any] = {}
 
 
@@ -26,11 +27,8 @@ def load(name):
         raise TypeError(f"engine must be a string, got {type(name).__name__}")
     if name not in ("auto", *ENGINES):
         raise ValueError(f"unknown engine {name!r}: choose one of 'auto', {', '.join(map(repr, ENGINES))}")
-    if name not in _loaded:
-        if name == "auto":
-            _loaded[name] = _first()
-        else:
-            _loaded[name] = importlib.import_module(f"normfast.engines.{name}").load()
+    if name not in _loaded:  # of several threads that come here at once, all get what the first one made
+        _loaded.setdefault(name, _first() if name == "auto" else importlib.import_module(f"normfast.engines.{name}").load())
     return _loaded[name]
 
 
@@ -45,11 +43,12 @@ def _first():
 
 def current():
     """The engine that a call uses here."""
-    global _default
-    engine = _chosen.get() or _default
-    if engine is None:
-        engine = _default = load(os.environ.get("NORMFAST_ENGINE") or "auto")
-    return engine
+    return _chosen.get() or _default or _initial()
+
+
+@cache  # apart from _default, so that a thread's first call never undoes what another one sets
+def _initial():
+    return load(os.environ.get("NORMFAST_ENGINE") or "auto")
 
 
 def set_engine(name: EngineName) -> None:
@@ -79,6 +78,9 @@ def set_engine(name: EngineName) -> None:
 @contextmanager
 def use_engine(name: EngineName) -> Iterator[None]:
     """Use an engine inside a `with` block, in this thread or task only.
+
+    Threads that are started in the block inherit it where Python passes on contexts (`sys.flags.thread_inherit_context`: without a GIL from
+    3.14 on).
 
     Examples
     --------

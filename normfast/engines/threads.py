@@ -8,12 +8,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import SupportsIndex
 
 SPINS = "2000"  # 20 us
 
 _threads: ContextVar[int | None] = ContextVar("normfast_threads", default=None)
-_default: int | None = None
+_default: int | None = None  # what set_num_threads asked for
 _forked = False
 
 
@@ -26,6 +27,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+@cache
 def _available():
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
@@ -71,20 +73,15 @@ def get_num_threads() -> int:
     >>> nf.get_num_threads() >= 1
     True
     """
-    global _default
-    if _forked:
-        return 1
-    asked = _threads.get()
-    if asked is not None:
-        return asked
-    if _default is None:
-        _default = _available()
-    return _default
+    return 1 if _forked else _threads.get() or _default or _available()
 
 
 @contextmanager
 def threads(n: SupportsIndex) -> Iterator[None]:
     """Use n threads inside a `with` block, in this thread or task only.
+
+    Threads that are started in the block inherit it where Python passes on contexts (`sys.flags.thread_inherit_context`: without a GIL from
+    3.14 on).
 
     Examples
     --------

@@ -3,6 +3,7 @@
 import importlib
 import os
 from functools import partial
+from importlib.machinery import EXTENSION_SUFFIXES  # of this Python: a clone may hold those of several
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,16 +30,26 @@ def level():
         raise ImportError(f"NORMFAST_CPU={asked!r}: this processor runs {' and '.join(able)}")
     folders = [Path(folder) for folder in __path__]
     for name in [asked] if asked else able:
-        if any(list((folder / name).glob("drivers.*")) for folder in folders):
+        if any((folder / name / f"drivers{suffix}").is_file() for folder in folders for suffix in EXTENSION_SUFFIXES):
             return name
     raise ImportError("its kernels were not compiled: no C compiler at installation, or this is the source folder (pip install -e .)")
 
 
+def build():
+    """The modules that are called, of the build to use; raises ImportError where they were not compiled."""
+    with short_spins():
+        folder = f"{__name__}.{level()}"
+        return [importlib.import_module(f"{folder}.{name}") for name in ("drivers", "shortcuts")]
+
+
+def threaded():
+    """Whether the loops run on threads: a compiler without OpenMP, as Apple's, makes them run one part after the other."""
+    return build()[0].OPENMP
+
+
 def load():
     """The engine; raises ImportError where it was not compiled."""
-    with short_spins():
-        build = f"{__name__}.{level()}"
-        drivers, shortcuts = (importlib.import_module(f"{build}.{name}") for name in ("drivers", "shortcuts"))
+    drivers, shortcuts = build()
     pairs = [("float", "float"), ("float", "double"), ("double", "double")]
     loops = {(np.dtype(DTYPES[x]), np.dtype(DTYPES[sums])): variant(drivers, x, sums) for x, sums in pairs}
     return CompiledEngine("cython", loops, shortcuts=shortcuts)

@@ -12,7 +12,19 @@ from numpy cimport PyArray_DATA, PyArray_DIM, import_array, ndarray
 from . cimport activations, bias_activation, columns, deviations, dropout, factors, group_norm, half_rows, half_slabs, halves, layer_norm, lp_norm, moments, normalize, philox, residual, rows, slabs
 from .primitives cimport lane
 
+cdef extern from *:
+    """
+    #if defined(_OPENMP)
+    #define NORMFAST_OPENMP 1
+    #else
+    #define NORMFAST_OPENMP 0
+    #endif
+    """
+    int NORMFAST_OPENMP
+
 import_array()
+
+OPENMP = bool(NORMFAST_OPENMP)
 
 
 cdef inline floating* data(ndarray array, floating like) noexcept nogil:

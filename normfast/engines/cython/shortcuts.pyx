@@ -25,7 +25,7 @@ from normfast.engines.policy import takes_halves
 import_array()
 
 
-cdef int bfloat16 = NPY_HALF  # the number of that type once it was seen
+cdef int bfloat16 = NPY_HALF  # the number of that type once it was seen; threads that see it first at once write the same one
 
 
 cdef bint half(ndarray array):
