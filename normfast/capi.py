@@ -7,6 +7,7 @@ this processor.
 
 import ctypes
 from importlib import import_module
+from typing import Any
 
 from normfast.engines.cython import level
 from normfast.engines.threads import short_spins
@@ -34,7 +35,7 @@ FUNCTIONS = tuple(sorted(_capsules))
 
 _name_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
 _pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
-_TYPES = {"int": ctypes.c_int, "double": ctypes.c_double, "Py_ssize_t": ctypes.c_ssize_t}
+_TYPES: dict[str, Any] = {"int": ctypes.c_int, "double": ctypes.c_double, "Py_ssize_t": ctypes.c_ssize_t}
 
 
 def signature(name):

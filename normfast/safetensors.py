@@ -1,19 +1,18 @@
-"""Files of arrays in the safetensors format: the length of a JSON header, the header, the bytes of all arrays in a row.
+"""Files of arrays by name in the safetensors format, through the library of that name."""
 
-The format is simple enough to need no library, and reading it runs no code of the file's: https://huggingface.co/docs/safetensors
-"""
-
-import json
-import math
 import os
 import threading
 
 import numpy as np
 
-# bfloat16 has no NumPy dtype of its own: its bits are read as float32
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
-          "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1"}  # fmt: skip
-LONGEST = 100_000_000  # bytes of a header, as the format has it
+from normfast.extras import needed
+
+CODES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+         "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1"}  # fmt: skip
+
+
+def _library(path):
+    return needed("safetensors", "safetensors", os.fspath(path))
 
 
 def read(path):
@@ -26,13 +25,14 @@ def read(path):
     Returns
     -------
     arrays : dict of str to ndarray
-        Read-only views of one buffer that holds the file; bfloat16 is copied.
     metadata : dict of str to str
 
     Raises
     ------
     ValueError
         In one line, for a file that is damaged or of another format, or holds values of a dtype that NumPy has not.
+    ModuleNotFoundError
+        Without the library safetensors.
 
     Examples
     --------
@@ -44,63 +44,25 @@ def read(path):
     ...     read(path)
     ({'weight': array([1., 1.], dtype=float32)}, {'by': 'me'})
     """
+    library = _library(path)
     with open(path, "rb") as file:
         content = file.read()
     try:
-        return _parse(content)
-    except (ValueError, RecursionError) as error:
+        arrays = {name: _array(name, **entry) for name, entry in library.deserialize(content)}
+        with library.safe_open(path, framework="numpy") as file:
+            return arrays, file.metadata() or {}
+    except (library.SafetensorError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)} is no safetensors file, or damaged: {' '.join(str(error).split())}") from None
 
 
-def _parse(content):
-    size = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or size > min(LONGEST, len(content) - 8):
-        raise ValueError(f"it has {len(content)} bytes, too few for its header")
-    header = json.loads(content[8 : 8 + size].decode("utf-8"), object_pairs_hook=_unique)
-    if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its metadata are not strings")
-    arrays, spans = {}, []
-    for name, entry in header.items():
-        arrays[name], span = _array(name, entry, memoryview(content)[8 + size :])
-        spans.append(span)
-    end = 0
-    for start, stop in sorted(spans):
-        if start != end:
-            raise ValueError(f"its arrays overlap or leave a gap at byte {min(start, end)}")
-        end = stop
-    if end != len(content) - 8 - size:
-        raise ValueError(f"its arrays take {end} bytes and it holds {len(content) - 8 - size}")
-    return arrays, metadata
-
-
-def _unique(pairs):
-    """A JSON object; a name that comes twice raises."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name comes twice in its header")
-    return found
-
-
-def _array(name, entry, data):
-    """One array and the bytes that it takes, (start, stop)."""
-    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
-        raise ValueError(f"{name} lacks dtype, shape or data_offsets")
-    dtype, shape, span = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"{name} has dtype {dtype}, and NumPy has none of that kind")
-    for numbers in (shape, span):
-        if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
-            raise ValueError(f"{name} has shape {shape} and data_offsets {span}, which must be lists of integers of 0 or more")
-    values = math.prod(shape)
-    if len(span) != 2 or span[1] > len(data) or span[1] - span[0] != values * np.dtype(DTYPES[dtype]).itemsize:
-        raise ValueError(f"{name} has shape {shape} and dtype {dtype}, which do not fit data_offsets {span} of {len(data)} bytes")
-    array = np.frombuffer(data, DTYPES[dtype], values, span[0]).reshape(shape)
+def _array(name, dtype, shape, data):
+    """One array from its bytes; NumPy has no bfloat16 of its own, whose words are the upper halves of float32."""
     if dtype == "BF16":
-        array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return array.astype(array.dtype.newbyteorder("="), copy=not array.flags.aligned), (span[0], span[1])
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32).reshape(shape)
+    if dtype not in CODES:
+        raise ValueError(f"{name} has dtype {dtype}, and NumPy has none of that kind")
+    array = np.frombuffer(data, CODES[dtype]).reshape(shape)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def write(path, arrays, metadata=None):
@@ -122,16 +84,11 @@ def write(path, arrays, metadata=None):
     ...     read(path)[0]
     {'count': array(3)}
     """
-    names = {np.dtype(code): name for name, code in DTYPES.items() if name != "BF16"}
-    header, parts, end = {} if metadata is None else {"__metadata__": metadata}, [], 0
-    for name, array in sorted(arrays.items(), key=lambda item: -item[1].itemsize):  # so that each is aligned
-        stored = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
-        header[name] = {"dtype": names[stored.dtype], "shape": list(stored.shape), "data_offsets": [end, end + stored.nbytes]}
-        end += stored.nbytes
-        parts.append(stored.tobytes())
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    replace(path, lambda file: file.writelines((len(text).to_bytes(8, "little"), text, *parts)))
+    _library(path)
+    from safetensors.numpy import save
+
+    content = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
+    replace(path, lambda file: file.write(content))
 
 
 def replace(path, write_to):

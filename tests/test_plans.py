@@ -540,7 +540,7 @@ def test_a_service_imports_neither_layers_nor_numba_nor_scipy(rng, tmp_path):
 import sys, numpy as np, normfast as nf
 plan = nf.inference.load(sys.argv[1])
 y = plan(np.load(sys.argv[2]))
-heavy = {"numba", "scipy", "torch", "safetensors", "ml_dtypes", "normfast.layers", "normfast.inference.freezing"}
+heavy = {"numba", "scipy", "torch", "ml_dtypes", "normfast.layers", "normfast.inference.freezing"}
 print(y.tobytes().hex(), sorted(heavy & set(sys.modules)))
 """
     for ending in ("safetensors", "npz"):
@@ -599,26 +599,24 @@ def test_states_that_do_not_fit(tmp_path):
     with pytest.raises(ValueError, match=r"bias has shape \(4,\)"):
         layer.load_state_dict(path)
     path.write_bytes(b"{}")
-    with pytest.raises(ValueError, match=r"state.safetensors is no safetensors file, or damaged: it has 2 bytes"):
+    with pytest.raises(ValueError, match=r"state.safetensors is no safetensors file, or damaged: "):
         layer.load_state_dict(path)
     assert (layer.weight.data == 1).all()
 
 
 def test_safetensors_of_every_dtype(tmp_path):
-    """Read and written here, and the same to the library."""
+    """What is written comes back, bfloat16 apart, which `test_states_of_pytorch` reads."""
     path = tmp_path / "x.safetensors"
-    arrays = {str(np.dtype(code)): np.arange(6).reshape(2, 3).astype(code) for code in safetensors.DTYPES.values()}
+    arrays = {str(np.dtype(code)): np.arange(6).reshape(2, 3).astype(code) for code in safetensors.CODES.values()}
     arrays |= {"scalar": np.array(3), "empty": np.empty((0, 4), np.float32), "big-endian": np.arange(3.0).astype(">f4")}
     safetensors.write(path, arrays, {"by": "us"})
     again, metadata = safetensors.read(path)
     assert metadata == {"by": "us"}
-    library = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed").load_file(path)
-    for found in (again, library):
-        assert found.keys() == arrays.keys()
-        for name, array in arrays.items():
-            assert found[name].shape == array.shape
-            assert found[name].dtype == array.dtype.newbyteorder("=")
-            assert (found[name] == array).all()
+    assert again.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert again[name].shape == array.shape
+        assert again[name].dtype == array.dtype.newbyteorder("=")
+        assert (again[name] == array).all()
     header = b'{"x":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}'
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
     with pytest.raises(ValueError, match="x has dtype F8_E4M3, and NumPy has none of that kind"):

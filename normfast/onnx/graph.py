@@ -21,7 +21,7 @@ class Value(NamedTuple):
     """
 
     name: str
-    shape: tuple
+    shape: tuple[int | str, ...]
     dtype: np.dtype
 
     def info(self):

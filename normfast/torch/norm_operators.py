@@ -1,7 +1,7 @@
 """The norms with autograd, one operation for all of them: for eager calls a `torch.autograd.Function`, for compiled ones an operator."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,11 +15,11 @@ class Norm(NamedTuple):
     `number` is how many trailing axes are normalized, or the number of groups; batch norm has no use for it.
     """
 
-    inference: Callable | None  # (x, weight, bias, eps=, out=, **options) -> y
-    forward: Callable
-    backward: Callable
-    options: Callable  # number -> how normfast calls it
-    statistics: Callable  # shape of x, number -> shape of a statistic
+    inference: Callable[..., Any] | None  # (x, weight, bias, eps=, out=, **options) -> y
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    options: Callable[..., Any]  # number -> how normfast calls it
+    statistics: Callable[..., Any]  # shape of x, number -> shape of a statistic
 
 
 def trailing(number):
