@@ -102,6 +102,7 @@ __all__ = [
     "dropout_add_rms_norm_forward",
     "dropout_backward",
     "dropout_forward",
+    "fuse",
     "get_num_threads",
     "group_norm",
     "group_norm_backward",
@@ -145,4 +146,6 @@ def __getattr__(name):
         return import_module(f"normfast.{name}")
     if name in ("mc_predict", "recalibrate"):
         return getattr(import_module("normfast.inference"), name)
+    if name == "fuse":
+        return import_module("normfast.fusing").fuse
     raise AttributeError(f"module 'normfast' has no attribute {name!r}")

@@ -73,6 +73,15 @@ def set_engine(name):
 
 
 @contextmanager
+def using(engine):
+    """Use an engine, loaded or made, inside a `with` block, in this thread or task only."""
+    token = _chosen.set(engine)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
 def use_engine(name):
     """Use an engine inside a `with` block, in this thread or task only.
 
@@ -84,8 +93,4 @@ def use_engine(name):
     >>> float(m.mean)
     2.0
     """
-    token = _chosen.set(load(name))
-    try:
-        yield
-    finally:
-        _chosen.reset(token)
+    return using(load(name))

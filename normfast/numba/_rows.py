@@ -4,24 +4,17 @@ import math
 
 import numpy as np
 
-from normfast.engines.numba.kernels import factors
 from normfast.engines.numba.kernels import layer_norm as kernel
 from normfast.engines.numba.kernels import lp_norm as orders
 from normfast.engines.numba.kernels import moments as statistics
-from normfast.engines.numba.kernels import normalize as sweeps
 from normfast.engines.numba.primitives import cast
+from normfast.engines.numba.rows import normalize_row
 from normfast.numba._runs import compiled, fits, given, space
 
 
 @compiled
 def _normalize(x, weight, bias, mean, rstd, y):
-    like = x[0]
-    scale, high, r, low = factors.centre(mean, rstd, like)
-    rounded = cast(r, like)
-    sweeps.weighted_sweep(
-        x, x.size, cast(scale, like), cast(high, like), rounded, cast(r - rounded, like), cast(low, like),
-        given(weight, cast(1.0, like)), given(bias, cast(0.0, like)), x, y, False, y,
-    )  # fmt: skip
+    normalize_row(x, x.size, mean, rstd, given(weight, cast(1.0, x[0])), given(bias, cast(0.0, x[0])), y)
 
 
 @compiled
