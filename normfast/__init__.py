@@ -103,6 +103,7 @@ __all__ = [
     "dropout_add_rms_norm_forward",
     "dropout_backward",
     "dropout_forward",
+    "fuse",
     "get_include",
     "get_num_threads",
     "group_norm",
@@ -143,6 +144,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from normfast import diagnostics, inference, layers, preprocessing, pruning
+    from normfast.fusing import fuse
     from normfast.inference import mc_predict, recalibrate
 else:
 
@@ -151,4 +153,6 @@ else:
             return import_module(f"normfast.{name}")
         if name in ("mc_predict", "recalibrate"):
             return getattr(import_module("normfast.inference"), name)
+        if name == "fuse":
+            return import_module("normfast.fusing").fuse
         raise AttributeError(f"module 'normfast' has no attribute {name!r}")

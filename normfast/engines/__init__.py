@@ -7,7 +7,7 @@ An engine has the methods of `compiled.CompiledEngine`. `auto` takes the first t
 import importlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
@@ -76,7 +76,16 @@ def set_engine(name: EngineName) -> None:
 
 
 @contextmanager
-def use_engine(name: EngineName) -> Iterator[None]:
+def using(engine: Any) -> Iterator[None]:
+    """Use an engine, loaded or made, inside a `with` block, in this thread or task only."""
+    token = _chosen.set(engine)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def use_engine(name: EngineName) -> AbstractContextManager[None]:
     """Use an engine inside a `with` block, in this thread or task only.
 
     Threads that are started in the block inherit it where Python passes on contexts (`sys.flags.thread_inherit_context`: without a GIL from
@@ -90,8 +99,4 @@ def use_engine(name: EngineName) -> Iterator[None]:
     >>> float(m.mean)
     2.0
     """
-    token = _chosen.set(load(name))
-    try:
-        yield
-    finally:
-        _chosen.reset(token)
+    return using(load(name))

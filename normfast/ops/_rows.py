@@ -17,12 +17,12 @@ def rows_forward(x, layout, weight, bias, eps, centred, out):
     return y, mean, rstd, var
 
 
-def rows_backward(dy, x, layout, mean, rstd, weight, centred, out):
+def rows_backward(dy, x, layout, mean, rstd, weight, centred, out, halves=True):
     """dx, and dweight and dbias in float64 in the order of the block; mean, rstd and weight lie apart from `out`."""
     dy, x, n = apart(dy, out), apart(x, out), layout.block[3]
     dx = np.empty_like(x) if out is None else out
     dweight, dbias = np.zeros(n), np.zeros(n)
-    for own, gradient, run, result in pieces_of_rows(layout, dy, x, dx, halves=True):
+    for own, gradient, run, result in pieces_of_rows(layout, dy, x, dx, halves=halves):
         more = engines.current().layer_norm_backward(gradient, run, mean[own], rstd[own], weight, centred, result)
         dweight += more[0]
         dbias += more[1]

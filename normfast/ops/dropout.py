@@ -66,12 +66,12 @@ class DropoutMask:
     @property
     def scale(self) -> float:
         """Factor of the kept elements, 1 / (1 - p); 0 where none is kept."""
-        return 0.0 if self.p == 1.0 else 1.0 / (1.0 - self.p)
+        return scale_of(self.p)
 
     @property
     def threshold(self) -> int:
         """Draws of 32 bits below it drop their element."""
-        return min(round(self.p * 2**32), 2**32 - 1)
+        return threshold_of(self.p)
 
     @property
     def drawn_shape(self) -> tuple[int, ...]:
@@ -113,6 +113,16 @@ class DropoutMask:
     def __repr__(self) -> str:
         source = "given" if self.given is not None else f"key={self.key.tolist()}, offset={self.offset}"
         return f"DropoutMask(p={self.p}, shape={self.shape}, axis={self.axis}, {source})"
+
+
+def scale_of(p):
+    """Factor of the kept elements; 0 where none is kept."""
+    return 0.0 if p == 1.0 else 1.0 / (1.0 - p)
+
+
+def threshold_of(p):
+    """Draws of 32 bits below it drop their element."""
+    return min(round(p * 2**32), 2**32 - 1)
 
 
 def _restored(p, shape, key, offset, axis, given):

@@ -30,7 +30,7 @@ from normfast.kernels import (
     sums,
 )
 
-_compiled = {
+known = {
     primitives.row: row,
     primitives.chunk: chunk,
     primitives.cast: cast,
@@ -49,19 +49,19 @@ _compiled = {
 }
 
 
-def compiled(source):
-    """A module like the source, in which every kernel and primitive is compiled."""
+def compiled(source, known=known):
+    """A module like the source, in which every kernel and primitive is compiled; what is in `known` stands there, the others go there."""
     module = types.ModuleType(source.__name__)
     scope = vars(module)
     scope.update(vars(source))
     for name, f in vars(source).items():
-        if isinstance(f, types.FunctionType) and f not in _compiled:
+        if isinstance(f, types.FunctionType) and f not in known:
             own = types.FunctionType(f.__code__, scope, name)
             inline = "always" if f is INLINED else "never"
-            _compiled[f] = njit(nogil=True, error_model="numpy", inline=inline, fastmath=REORDERED if source is SUMS else IN_ORDER)(own)
+            known[f] = njit(nogil=True, error_model="numpy", inline=inline, fastmath=REORDERED if source is SUMS else IN_ORDER)(own)
     for name, value in vars(source).items():
         if isinstance(value, types.FunctionType | types.BuiltinFunctionType):
-            scope[name] = _compiled.get(value, value)
+            scope[name] = known.get(value, value)
     return module
 
 

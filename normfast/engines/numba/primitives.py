@@ -4,8 +4,11 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
+
+from normfast.engines.numba.runs import Equal
 
 VECTOR = 32  # bytes stored at once
 LINE = 64  # bytes of a cache line
@@ -26,12 +29,19 @@ def _view(context, builder, array_type, source, offset, n):
     """
     view = make_array(array_type)(context, builder)
     itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array_type.dtype)))
-    populate_array(view, builder.gep(source.data, [offset]), [n], [itemsize], itemsize, meminfo=None)
+    if array_type.layout == "C":
+        first, stride = builder.gep(source.data, [offset]), itemsize
+    else:
+        stride = builder.extract_value(source.strides, 0)
+        first = cgutils.pointer_add(builder, source.data, builder.mul(offset, stride))
+    populate_array(view, first, [n], [stride], itemsize, meminfo=None)
     return view._getvalue()
 
 
 @intrinsic
 def row(typing_context, block, i, n):
+    if block.layout != "C":
+        raise TypingError(f"rows are taken from C-contiguous arrays, got {block}: pass a copy, np.ascontiguousarray(...)")
     run = types.Array(block.dtype, 1, "C", readonly=not block.mutable)
 
     def view(context, builder, signature, arguments):
@@ -43,6 +53,9 @@ def row(typing_context, block, i, n):
 
 @intrinsic
 def chunk(typing_context, run, lo, hi):
+    if isinstance(run, Equal):
+        return run(run, types.intp, types.intp), lambda context, builder, signature, arguments: arguments[0]
+
     def view(context, builder, signature, arguments):
         source = make_array(signature.args[0])(context, builder, arguments[0])
         return _view(context, builder, run, source, arguments[1], builder.sub(arguments[2], arguments[1]))
