@@ -74,7 +74,7 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
     return None
 
 
-def get_include():
+def get_include() -> str:
     """The folder of `normfast.h`, for the include path of a C, C++ or Cython extension: docs/c-and-cython.md.
 
     Returns

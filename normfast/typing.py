@@ -29,7 +29,8 @@ Float64Array: TypeAlias = NDArray[np.float64]  # statistics, whatever the dtype 
 ArrayLike: TypeAlias = NumPyArrayLike | SupportsDLPack  # what is read
 Writeable: TypeAlias = Array | SupportsDLPack  # what is written: `out`, running statistics
 Axis: TypeAlias = int | tuple[int, ...]
-Rng: TypeAlias = int | np.integer[Any] | np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None
+# as text, since numpy.random takes 10 ms to import
+Rng: TypeAlias = "int | np.integer[Any] | np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None"
 NanPolicy: TypeAlias = Literal["propagate", "omit", "raise"]
 Functions: TypeAlias = tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]  # a = f(z) and dz = backward(da, z)
 Activation: TypeAlias = Literal["identity", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softplus"] | Functions | None

@@ -39,7 +39,7 @@ def _rows_backward(engine, dy, x, stats, weight, bias, *, centred, axis=-1, wher
     fields = ("mean", "rstd") if centred else ("rstd",)
     *mean, rstd = statistics(stats, layout, fields, out)
     with engines.using(engine):
-        dx, dweight, dbias = rows_backward(
+        dx, dweight, dbias = rows_backward(  # type: ignore[misc]  # statistics are three
             dy, x, layout, *(mean or [np.zeros(rstd.size)]), rstd, (weight, bias), centred, out, halves=False
         )
     return NormGradients(dx, layout.unpack(dweight.astype(dtype), layout.reduced), layout.unpack(dbias.astype(dtype), layout.reduced))
