@@ -60,7 +60,7 @@ def array(tensor):
 
 def tensor_of(values):
     """An array's memory as a tensor."""
-    if values.dtype.name == "bfloat16":
+    if values.itemsize == 2 and values.dtype != np.float16:
         return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(np.asarray(values))  # statistics of a single row are scalars
 

@@ -61,7 +61,7 @@ class DropoutAddNorm(torch.autograd.Function):
     def forward(ctx, *inputs):
         output = dropout_add_norm(*inputs)
         _save(ctx, inputs, output)
-        return output
+        return output[:2]  # what autograd need not know of costs 6 us each
 
     backward = staticmethod(_gradients)
 

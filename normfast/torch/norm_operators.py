@@ -102,12 +102,12 @@ def _save_norm(ctx, inputs, output):
 
 
 def _norm_gradients(ctx, dy, *_):
-    if dy is None:
-        return (None,) * 6
-    x, weight, mean, rstd, var = ctx.saved_tensors
-    dx, dweight, dbias = norm_gradients(dy, x, mean, rstd, var, weight, ctx.name, ctx.number, ctx.eps)
     needed = ctx.needs_input_grad
-    return (dx if needed[0] else None, dweight if needed[1] else None, dbias if needed[2] else None, None, None, None)
+    if dy is None:
+        return (None,) * len(needed)
+    x, weight, mean, rstd, var = ctx.saved_tensors
+    gradients = norm_gradients(dy, x, mean, rstd, var, weight, ctx.name, ctx.number, ctx.eps)
+    return (*(own if wanted else None for own, wanted in zip(gradients, needed, strict=False)), *(None for _ in needed[3:]))
 
 
 def norm_gradients(dy, x, mean, rstd, var, weight, *how):
@@ -135,13 +135,19 @@ def _gradients_of_gradients(ctx, *gradients):
 
 
 class NormFunction(torch.autograd.Function):
-    """`norm` for eager calls: an operator of `torch.library` costs twice as much to call."""
+    """y of `norm` for eager calls: an operator of `torch.library` costs twice as much to call, and so do results that nobody reads.
+
+    The statistics go to the list `known`, where there is one.
+    """
 
     @staticmethod
     def forward(ctx, *inputs):
+        *inputs, known = inputs
         output = norm(*inputs)
         _save_norm(ctx, inputs, output)
-        return output
+        if known is not None:
+            known += output[1:]
+        return output[0]
 
     backward = staticmethod(_norm_gradients)
 
@@ -201,13 +207,19 @@ def run(x, weight, bias, name, number, eps):
     inputs = x, weight, bias, name, number, eps
     if torch.compiler.is_compiling():
         return torch.ops.normfast.norm(*inputs)
-    return (NormFunction.apply if differentiable(x, weight, bias) else norm)(*inputs)
+    if not differentiable(x, weight, bias):
+        return norm(*inputs)
+    known = []
+    y = NormFunction.apply(*inputs, known)
+    return y, *known
 
 
 def normalized(x, weight, bias, name, number, eps):
     """y alone."""
-    if torch.compiler.is_compiling() or differentiable(x, weight, bias):
+    if torch.compiler.is_compiling():
         return run(x, weight, bias, name, number, eps)[0]
+    if differentiable(x, weight, bias):
+        return NormFunction.apply(x, weight, bias, name, number, eps, None)
     own, y = NORMS[name], result_of(x, name)
     own.inference(array(x), weight=array(weight), bias=array(bias), eps=eps, out=array(y), **own.options(number))
     return y

@@ -137,8 +137,12 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     return y
 
 
-@torch.no_grad()
 def _update(running_mean, running_var, mean, var, count, momentum):
     """Running statistics in place, in float64 in between; the unbiased variance, as PyTorch does."""
-    running_mean.copy_(running_mean.double().lerp_(mean, momentum))
-    running_var.copy_(running_var.double().lerp_(var * (count / (count - 1)), momentum))
+    for running, new in (running_mean, mean), (running_var, var * (count / (count - 1))):
+        if torch.compiler.is_compiling():
+            running.copy_(running.double().lerp_(new.detach(), momentum))
+        else:  # 40 us sooner than so
+            values = array(running)
+            values[...] = values + momentum * (array(new) - values)
+            torch.autograd.graph.increment_version(running)
