@@ -7,8 +7,7 @@ import onnx
 from onnx import helper
 
 import normfast as nf
-from normfast.inference import flat
-from normfast.layers import Activation, Dense, Dropout, Layer, LayerNorm, RMSNorm
+from normfast.layers import Activation, Dense, Dropout, Layer, LayerNorm, RMSNorm, Sequential
 from normfast.onnx.graph import TYPES, Graph, Value
 from normfast.onnx.layers import write
 
@@ -82,6 +81,11 @@ def export(model, path, *, input_shape=None, dtype=None, opset=OPSET):
     return proto
 
 
+def _flat(model):
+    """The layers of nested Sequentials in their order."""
+    return [inner for layer in model.layers for inner in _flat(layer)] if isinstance(model, Sequential) else [model]
+
+
 def shape_of_input(model, shape):
     """The shape of x with names for the sizes that are open, from what the user gives or what the first layers know."""
     if shape is None:
@@ -98,7 +102,7 @@ def shape_of_input(model, shape):
 
 def known_features(model):
     """The sizes of a sample's axes, from the first layer that has some."""
-    for layer in flat(model):
+    for layer in _flat(model):
         if isinstance(layer, Dense):
             return layer.weight.data.shape[1:]
         if isinstance(layer, LayerNorm | RMSNorm) and layer.weight is not None:
