@@ -11,7 +11,7 @@ layer       activation  saturated  dead
 1.norm      relu        0.5        0
 >>> print(diagnostics.variance_shift(model, x, rng=0))
 layer   kind       training  inference  ratio
-1.norm  BatchNorm  0.147     0.0708     2.08
+1.norm  BatchNorm  0.149     0.0708     2.1
 """
 
 import copy

@@ -1,6 +1,6 @@
 """What docs/c-and-cython.md shows is built, run and compared: its code, its two example projects, the header in C and C++."""
 
-import importlib.util
+import importlib.metadata
 import os
 import re
 import shutil
@@ -47,7 +47,9 @@ def build(tmp_path):
     def built(name):
         compiler("CC")
         for needed in ("pip", "setuptools", *(["Cython"] if name == "cython" else [])):
-            if importlib.util.find_spec(needed) is None:
+            try:
+                importlib.metadata.distribution(needed)
+            except importlib.metadata.PackageNotFoundError:
                 pytest.skip(f"{needed} is not installed")
         project, target = tmp_path / name, tmp_path / "installed"
         shutil.copytree(DOCS / "examples" / name, project)

@@ -45,7 +45,8 @@ def test_a_wheel_for_each_python_and_platform(system, machine):
 
 
 def test_every_package_is_shipped():
-    folders = {file.parent for file in (ROOT / "normfast").rglob("__init__.py") if file.parent.name not in LEVELS}
+    files = (file for pattern in ("__init__.py", "*.h") for file in (ROOT / "normfast").rglob(pattern))
+    folders = {file.parent for file in files if file.parent.name not in LEVELS}
     names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == names
 
@@ -100,7 +101,8 @@ def test_sdist(tmp_path):
     assert done.returncode == 0, done.stderr
     with tarfile.open(tmp_path / done.stdout.split()[-1]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert [name for name in names if name.endswith((".c", ".so", ".pyd", ".pyc")) or name.startswith(("build", "."))] == []
+    made = {name for name in names if name.endswith((".c", ".so", ".pyd", ".pyc")) or name.startswith(("build", "."))}
+    assert made == {"docs/examples/c/scoring.c"}  # which is written, not made
     needed = [*source.glob("tests/*.py"), *source.glob("tools/*.py"), *source.glob("docs/*.md")]
     needed += [file for pattern in ("*.py", "*.pxd", "*.pyx", "py.typed") for file in (source / "normfast").rglob(pattern)]
     assert len(needed) > 150
@@ -118,6 +120,12 @@ for package in pkgutil.walk_packages(nf.__path__, "normfast.", onerror=lambda na
     names.append(package.name)
 for name in names:
     if name.startswith("normfast.benchmarks"):  # programs, with needs of their own
+        continue
+    if name == "normfast.fusing":
+        try:
+            nf.fuse(nf.layer_norm, epilogue=abs)
+        except ImportError as error:
+            report["fuse"] = str(error)
         continue
     try:
         module = importlib.import_module(name)
@@ -150,6 +158,7 @@ def test_without_numba():
     assert sum(tried for _, tried in report["examples"].values()) > 200
     assert report["engine"] != "numba"
     assert "numba" in report["numba"]
+    assert report["fuse"] == "normfast.fuse needs numba: pip install 'normfast[numba]'"
 
 
 def test_info_names_every_extra():

@@ -33,8 +33,7 @@ class Transformer(nn.Module):
     def forward(self, x):
         return self.head(self.encoder(self.embed(x)).mean(1))
 
-    @staticmethod
-    def batch(generator):
+    def batch(self, generator):
         x = torch.randint(16, (8, 128), generator=generator)
         return x, x.mode(1).values
 
@@ -57,21 +56,21 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """Tells which quarter of an image is brightest."""
 
-    def __init__(self):
+    def __init__(self, width, size):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
-        self.blocks = nn.Sequential(Block(32, 32, 1), Block(32, 64, 2), Block(64, 128, 2))
-        self.head = nn.Linear(128, 4)
+        self.size = size
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.blocks = nn.Sequential(Block(width, width, 1), Block(width, 2 * width, 2), Block(2 * width, 4 * width, 2))
+        self.head = nn.Linear(4 * width, 4)
 
     def forward(self, x):
         return self.head(self.blocks(self.stem(x)).mean((2, 3)))
 
-    @staticmethod
-    def batch(generator):
-        x = torch.randn(16, 3, 32, 32, generator=generator)
+    def batch(self, generator):
+        x, half = torch.randn(16, 3, self.size, self.size, generator=generator), self.size // 2
         quarter = torch.randint(4, (16,), generator=generator)
         for image, q in zip(x, quarter.tolist(), strict=True):
-            image[:, 16 * (q // 2) :, 16 * (q % 2) :][:, :16, :16] += 1
+            image[:, half * (q // 2) :, half * (q % 2) :][:, :half, :half] += 1
         return x, quarter
 
 
@@ -79,7 +78,9 @@ MODELS = {
     "Transformer, d = 256, dropout 0.1": lambda: Transformer(256, 0.1),
     "Transformer, d = 256, dropout 0": lambda: Transformer(256, 0.0),
     "Transformer, d = 512, dropout 0.1": lambda: Transformer(512, 0.1),
-    "ResNet, 3 blocks": ResNet,
+    "Transformer, d = 768, dropout 0.1": lambda: Transformer(768, 0.1),
+    "ResNet, 3 blocks from 32 channels, images of 32 x 32": lambda: ResNet(32, 32),
+    "ResNet, 3 blocks from 32 channels, images of 112 x 112": lambda: ResNet(32, 112),
 }
 
 
@@ -109,7 +110,7 @@ def trained(make, steps, seed):
     model, generator = make(), torch.Generator().manual_seed(seed)
     runs = [Run(model), Run(accelerate(copy.deepcopy(model)))]
     for k in range(steps):
-        batch = type(model).batch(generator)
+        batch = model.batch(generator)
         for run in runs if k % 2 else runs[::-1]:
             run.step(batch, 1000 * seed + k)
     return runs

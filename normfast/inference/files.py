@@ -35,7 +35,7 @@ def save(plan, path):
         safetensors.replace(path, lambda file: np.savez(file, **texts, **arrays))
 
 
-def load(path):
+def load(path: str | os.PathLike[str]) -> Plan:
     """Read a plan that `Plan.save` wrote.
 
     Parameters

@@ -6,9 +6,21 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from normfast.ops._arrays import checked_eps, floating
+from normfast.typing import Array, ArrayLike, Axis
 
 
-def fold_batch_norm(weight, bias, mean, var, bn_weight=None, bn_bias=None, *, eps=1e-5, axis=None, before=False):
+def fold_batch_norm(
+    weight: ArrayLike,
+    bias: ArrayLike | None,
+    mean: ArrayLike,
+    var: ArrayLike,
+    bn_weight: ArrayLike | None = None,
+    bn_bias: ArrayLike | None = None,
+    *,
+    eps: float = 1e-5,
+    axis: Axis | None = None,
+    before: bool = False,
+) -> tuple[Array, Array]:
     """Weights and bias of one affine layer that does what an affine layer and the batch norm behind (or before) it do.
 
     Parameters

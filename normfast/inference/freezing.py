@@ -8,6 +8,7 @@ from normfast.inference.folding import inverse_deviations, scale_and_shift
 from normfast.inference.plans import Plan
 from normfast.inference.steps import Activate, Affine, Channels, Groups, RowNorm
 from normfast.layers import Activation, BatchNorm, Dense, Dropout, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, Sequential
+from normfast.layers.base import Layer
 from normfast.ops._arrays import computing
 
 # |mean| / std of a channel up to which a batch norm is folded into the Dense layer behind it. By itself the norm subtracts the mean first,
@@ -15,7 +16,7 @@ from normfast.ops._arrays import computing
 FARTHEST = 8.0
 
 
-def freeze(model, *, ndim=None):
+def freeze(model: Layer, *, ndim: int | None = None) -> Plan:
     """Turn a model into a `Plan` for inference: one that holds weights alone, folded, and calls the engine with next to nothing around it.
 
     Parameters

@@ -1,11 +1,13 @@
 """Monte-Carlo dropout: dropout left on at inference, for a mean and a spread."""
 
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 
 from normfast.layers import Dropout
+from normfast.layers.base import Layer
 from normfast.ops.moments import Moments
+from normfast.typing import ArrayLike, Float64Array, Rng
 
 
 class Prediction(NamedTuple):
@@ -17,11 +19,11 @@ class Prediction(NamedTuple):
         Mean and standard deviation of each output over the passes, float64.
     """
 
-    mean: np.ndarray
-    std: np.ndarray
+    mean: Float64Array
+    std: Float64Array
 
 
-def mc_predict(model, x, n, *, ddof=0, rng=None):
+def mc_predict(model: Layer, x: ArrayLike, n: SupportsIndex, *, ddof: float = 0, rng: Rng = None) -> Prediction:
     """Monte-Carlo dropout: mean and spread of the outputs over n passes with dropout on and all else as at inference.
 
     Parameters

@@ -1,6 +1,7 @@
 """A frozen model that runs: its steps, and for each thread the arrays that they work on."""
 
 import math
+import os
 import threading
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from normfast import engines
 from normfast.engines.compiled import aligned
 from normfast.ops._arrays import FLOATS, HALVES, apart, checked_out, computing, plain
+from normfast.typing import Array, ArrayLike, Writeable
 
 SHAPES = 4  # inputs of so many shapes have a workspace at a time, in each thread
 PIECE = 1 << 20  # values: where an array between steps would be larger, the samples are taken in pieces (4 MB of float32)
@@ -49,7 +51,7 @@ class Plan:
         self.steps, self.ndim = state
         self._copies, self._local = {}, threading.local()
 
-    def __call__(self, x, out=None):
+    def __call__(self, x: ArrayLike, out: Writeable | None = None) -> Array:
         """Run the plan.
 
         Parameters
@@ -94,7 +96,7 @@ class Plan:
                 del spaces[next(iter(spaces))]
         return y
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to a file that `load` reads, by its ending `.safetensors` or `.npz`.
 
         Raises

@@ -1,13 +1,20 @@
 """Exact running statistics: those of the inputs that the batch norms meet at inference."""
 
+from collections.abc import Iterable
+from typing import TypeVar
+
 import numpy as np
 
 from normfast.layers import BatchNorm
+from normfast.layers.base import Layer
 from normfast.ops.batch_norm import batch_norm_forward
 from normfast.ops.moments import Moments, moments
+from normfast.typing import ArrayLike
+
+AnyLayer = TypeVar("AnyLayer", bound=Layer)
 
 
-def recalibrate(model, batches, *, ddof=0):
+def recalibrate(model: AnyLayer, batches: Iterable[ArrayLike], *, ddof: float = 0) -> AnyLayer:
     """Give every `BatchNorm` of a model the exact statistics of its input at inference, over all batches.
 
     Parameters

@@ -126,7 +126,7 @@ class Layer:
         return self._saved
 
 
-def load_state(path):
+def load_state(path: str | os.PathLike[str]) -> dict[str, Array]:
     """The arrays of a `.safetensors` file by name, as PyTorch's `state_dict` was saved; bfloat16 as float32.
 
     Parameters

@@ -209,7 +209,7 @@ def run(x, weight, bias, name, number, eps):
         return torch.ops.normfast.norm(*inputs)
     if not differentiable(x, weight, bias):
         return norm(*inputs)
-    known = []
+    known: list[torch.Tensor] = []
     y = NormFunction.apply(*inputs, known)
     return y, *known
 
