@@ -145,3 +145,22 @@ def test_masks_are_small_and_travel():
     other = pickle.loads(data)
     assert (other.toarray() == mask.toarray()).all()
     assert (mask.packbits() == np.packbits(mask.toarray(), bitorder="little")).all()
+
+
+def test_every_start_length_and_place(compiled_engine, rng):
+    """Vectors begin with a cache line of the result and draws with a block of the stream: neither shows, and no neighbour is written."""
+    for case in range(150):
+        dtype = (np.float32, np.float64)[case % 2]
+        n = int(rng.integers(1, 70) if case % 3 else rng.integers(1, 9000))
+        before, offset = int(rng.integers(0, 20)), int(rng.choice([0, rng.integers(1, 10_000), 2**40 + 3]))
+        p = float(rng.choice([0.003, 0.1, 0.25, 0.5, 0.9, 1e-9]))
+        memory = np.full(before + n + 40, 7, dtype)
+        x, y = rng.standard_normal(n + before).astype(dtype)[before:], memory[before : before + n]
+        _, mask = nf.dropout_forward(x, p, rng=case, offset=offset, out=y)
+        keep = kept_of(mask.words(), offset, n, mask.threshold)
+        place = f"n={n}, p={p}, {dtype.__name__}, {before} values before, offset {offset}"
+        assert (y == np.where(keep, x * dtype(mask.scale), 0)).all(), place
+        assert (memory[:before] == 7).all(), place
+        assert (memory[before + n :] == 7).all(), place
+        assert (mask.toarray() == keep).all(), place
+        assert (nf.dropout_backward(y, mask, out=y) == np.where(keep, x * dtype(mask.scale) * dtype(mask.scale), 0)).all(), place
