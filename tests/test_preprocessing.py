@@ -149,7 +149,7 @@ def test_frames_come_out_as_frames(library, rng):
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_columns_unions_and_searches(library, rng):
     module = pytest.importorskip(library, reason=f"{library} is not installed")
-    frame = module.DataFrame(dict(zip("abcd", rng.standard_normal((4, 60)) + 1e3, strict=True)))
+    frame = module.DataFrame(dict(zip("abcd", rng.standard_normal((4, 600)) + 1e3, strict=True)))
     label = frame["a"].to_numpy() > 1e3
     split = make_column_transformer((Standardizer(), ["a", "b"]), (MinMaxScaler(), ["c"]), (Whitener("pca"), ["b", "d"]), remainder="drop")
     y = split.set_output(transform=library).fit_transform(frame)
