@@ -116,7 +116,7 @@ def half_dropout_run(x, bfloat, n, key, position, threshold, scale, words, space
 
 def select_sweep(x, n, kept, at, scale, y, streamed, buffer):
     """`select`; past the caches, through the buffer, if `streamed`."""
-    left = 0
+    left = select_lanes(x, n, kept, at, scale, y, streamed)
     m = lead(y, n) if streamed else n
     while left < n:
         select(chunk(x, left, left + m), m, kept, at + left, scale, buffer if streamed else y)

@@ -86,3 +86,13 @@ def drain(partial, n, total):
     for j in range(n):
         total[j] += partial[j]
         partial[j] = 0.0
+
+
+def add_tiles(partial, tiles, n, total):
+    """total = the sum of the rows of partial, in their order."""
+    for j in range(n):
+        total[j] = 0.0
+    for i in range(tiles):
+        tile = row(partial, i, n)
+        for j in range(n):
+            total[j] += tile[j]

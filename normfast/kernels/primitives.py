@@ -77,3 +77,8 @@ def philox_lanes(first, c2, c3, k0, k1, words):
 def dropout_lanes(x, n, key, position, threshold, scale, y, streamed):
     """How many of the n values of `dropout_run` the engine has done by hand; the kernel does the rest."""
     return 0
+
+
+def select_lanes(x, n, kept, at, scale, y, streamed):
+    """How many of the n values of `select_sweep` the engine has done by hand; the kernel does the rest."""
+    return 0

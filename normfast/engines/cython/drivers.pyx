@@ -7,6 +7,7 @@ sums, and a caller takes the variant it needs once: `layer_norm_forward["float"]
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
 from numpy cimport PyArray_DATA, PyArray_DIM, import_array, ndarray
 
 from . cimport activations, bias_activation, columns, deviations, dropout, factors, group_norm, half_rows, half_slabs, halves, layer_norm, lp_norm, moments, normalize, philox, residual, rows, slabs
@@ -77,14 +78,32 @@ def layer_norm_backward(
     floating like, ndarray dy, ndarray x, ndarray mean, ndarray rstd, ndarray weight, bint centred, ndarray dx, ndarray tile_dweight,
     ndarray tile_dbias, ndarray dweight, ndarray dbias, bint streamed, ndarray buffers, int threads
 ):
-    """Tile t of the rows adds to row t of the working spaces tile_dweight, tile_dbias and of the float64 dweight, dbias."""
-    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), tiles = PyArray_DIM(dweight, 0), width = PyArray_DIM(buffers, 1), t
-    for t in prange(tiles, nogil=True, num_threads=threads, schedule="static"):
-        layer_norm.layer_norm_gradient_rows(
-            data(dy, like), data(x, like), doubles(mean), doubles(rstd), data(weight, like), n, centred, data(dx, like),
-            rows * t // tiles, rows * (t + 1) // tiles, data(tile_dweight, like) + t * n, data(tile_dbias, like) + t * n,
-            doubles(dweight) + t * n, doubles(dbias) + t * n, streamed, data(buffers, like) + width * t,
-        )
+    """Tile i of the rows has row i of the float64 dweight and dbias; thread t takes whole tiles through row t of the working spaces."""
+    cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), width = PyArray_DIM(buffers, 1), t, i
+    cdef Py_ssize_t tiles = PyArray_DIM(dweight, 0), tile = PyArray_DIM(tile_dweight, 1)
+    for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
+        for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            clear(dweight, dbias, i)
+            layer_norm.layer_norm_gradient_rows(
+                data(dy, like), data(x, like), doubles(mean), doubles(rstd), data(weight, like), n, centred, data(dx, like),
+                rows * i // tiles, rows * (i + 1) // tiles, data(tile_dweight, like) + tile * t, data(tile_dbias, like) + tile * t,
+                doubles(dweight) + i * n, doubles(dbias) + i * n, streamed, data(buffers, like) + width * t,
+            )
+
+
+cdef inline void clear(ndarray dweight, ndarray dbias, Py_ssize_t i) noexcept nogil:
+    """Row i of both: by the thread that will add to it."""
+    cdef Py_ssize_t n = PyArray_DIM(dweight, 1)
+    memset(doubles(dweight) + i * n, 0, 8 * n)
+    memset(doubles(dbias) + i * n, 0, 8 * n)
+
+
+def add_tiles(ndarray partial, ndarray total):
+    """Row i of total (sets, n) is the sum of partial[i] (tiles, n)."""
+    cdef Py_ssize_t tiles = PyArray_DIM(partial, 1), n = PyArray_DIM(partial, 2), i
+    with nogil:
+        for i in range(PyArray_DIM(partial, 0)):
+            layer_norm.add_tiles(doubles(partial) + i * tiles * n, tiles, n, doubles(total) + i * n)
 
 
 def group_norm_forward(
@@ -463,13 +482,14 @@ def half_layer_norm_backward(
 ):
     """As `layer_norm_backward`; dy, x and dx are words (rows, n), work and buffers as above."""
     cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), size = PyArray_DIM(work, 2), width = PyArray_DIM(buffers, 1), t, i
-    cdef Py_ssize_t tiles = PyArray_DIM(dweight, 0)
+    cdef Py_ssize_t tiles = PyArray_DIM(dweight, 0), tile = PyArray_DIM(tile_dweight, 1)
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            clear(dweight, dbias, i)
             half_rows.half_gradient_rows(
                 halfwords(dy), halfwords(x), bfloat, doubles(mean), doubles(rstd), <float*>PyArray_DATA(weight), n, centred, halfwords(dx),
-                rows * i // tiles, rows * (i + 1) // tiles, <float*>PyArray_DATA(tile_dweight) + i * n,
-                <float*>PyArray_DATA(tile_dbias) + i * n, doubles(dweight) + i * n, doubles(dbias) + i * n, streamed,
+                rows * i // tiles, rows * (i + 1) // tiles, <float*>PyArray_DATA(tile_dweight) + tile * t,
+                <float*>PyArray_DATA(tile_dbias) + tile * t, doubles(dweight) + i * n, doubles(dbias) + i * n, streamed,
                 words(work_bits) + 2 * t * size, <float*>PyArray_DATA(work) + 2 * t * size, words(work_bits) + (2 * t + 1) * size,
                 <float*>PyArray_DATA(work) + (2 * t + 1) * size, halfwords(buffers) + width * t,
             )
@@ -598,14 +618,15 @@ def add_norm_backward(
 ):
     """Tile i of the rows adds to row i of the float64 dweight and dbias; thread t takes whole tiles through row t of the working spaces."""
     cdef Py_ssize_t rows = PyArray_DIM(h, 0), n = PyArray_DIM(h, 1), size = PyArray_DIM(space, 1), width = PyArray_DIM(buffers, 1), t, i
-    cdef Py_ssize_t tiles = PyArray_DIM(dweight, 0)
+    cdef Py_ssize_t tiles = PyArray_DIM(dweight, 0), tile = PyArray_DIM(tile_dweight, 1)
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            clear(dweight, dbias, i)
             residual.add_norm_gradient_rows(
                 data(dy, like), data(h, like), added, data(dh, like), doubles(mean), doubles(rstd), drawn, key_of(key), position, threshold,
                 scale, words(work_words) + size // 4 * t, bytes_of(space) + size * t, words(kept) + PyArray_DIM(kept, 1) * t,
                 data(weight, like), n, centred, data(dresidual, like), data(dx, like), rows * i // tiles, rows * (i + 1) // tiles,
-                data(tile_dweight, like) + t * n, data(tile_dbias, like) + t * n, doubles(dweight) + i * n, doubles(dbias) + i * n,
+                data(tile_dweight, like) + tile * t, data(tile_dbias, like) + tile * t, doubles(dweight) + i * n, doubles(dbias) + i * n,
                 streamed, data(work, like) + PyArray_DIM(work, 1) * t, data(buffers, like) + width * t,
             )
 
@@ -636,15 +657,16 @@ def half_add_norm_backward(
     int threads
 ):
     cdef Py_ssize_t rows = PyArray_DIM(h, 0), n = PyArray_DIM(h, 1), size = PyArray_DIM(space, 1), width = PyArray_DIM(buffers, 1), t, i
-    cdef Py_ssize_t tiles = PyArray_DIM(dweight, 0), block = PyArray_DIM(work, 2)
+    cdef Py_ssize_t tiles = PyArray_DIM(dweight, 0), tile = PyArray_DIM(tile_dweight, 1), block = PyArray_DIM(work, 2)
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            clear(dweight, dbias, i)
             residual.half_add_norm_gradient_rows(
                 halfwords(dy), halfwords(h), bfloat, added, halfwords(dh), doubles(mean), doubles(rstd), drawn, key_of(key), position,
                 threshold, scale, words(work_words) + size // 4 * t, bytes_of(space) + size * t,
                 words(kept) + PyArray_DIM(kept, 1) * t, <float*>PyArray_DATA(weight), n, centred, halfwords(dresidual), halfwords(dx),
-                rows * i // tiles, rows * (i + 1) // tiles, <float*>PyArray_DATA(tile_dweight) + t * n,
-                <float*>PyArray_DATA(tile_dbias) + t * n, doubles(dweight) + i * n, doubles(dbias) + i * n, streamed,
+                rows * i // tiles, rows * (i + 1) // tiles, <float*>PyArray_DATA(tile_dweight) + tile * t,
+                <float*>PyArray_DATA(tile_dbias) + tile * t, doubles(dweight) + i * n, doubles(dbias) + i * n, streamed,
                 words(work_bits) + 2 * t * block, <float*>PyArray_DATA(work) + 2 * t * block, words(work_bits) + (2 * t + 1) * block,
                 <float*>PyArray_DATA(work) + (2 * t + 1) * block, halfwords(buffers) + width * t,
             )
@@ -672,13 +694,14 @@ def bias_activation_backward(
     ndarray buffers, int threads
 ):
     cdef Py_ssize_t rows = PyArray_DIM(x, 0), n = PyArray_DIM(x, 1), size = PyArray_DIM(space, 1), width = PyArray_DIM(buffers, 2), t, i
-    cdef Py_ssize_t tiles = PyArray_DIM(dbias, 0)
+    cdef Py_ssize_t tiles = PyArray_DIM(dbias, 0), tile = PyArray_DIM(tile_dbias, 1)
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            memset(doubles(dbias) + i * n, 0, 8 * n)
             bias_activation.bias_activation_gradient_rows(
                 data(dy, like), data(x, like), data(bias, like), n, code, drawn, key_of(key), position, threshold, scale,
                 words(work_words) + size // 4 * t, bytes_of(space) + size * t, words(kept) + PyArray_DIM(kept, 1) * t, data(dx, like),
-                rows * i // tiles, rows * (i + 1) // tiles, data(tile_dbias, like) + t * n, doubles(dbias) + i * n, streamed,
+                rows * i // tiles, rows * (i + 1) // tiles, data(tile_dbias, like) + tile * t, doubles(dbias) + i * n, streamed,
                 data(buffers, like) + 2 * width * t, data(buffers, like) + (2 * t + 1) * width,
             )
 

@@ -1,7 +1,7 @@
 cimport cython
 from cython cimport floating
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from .dropout_lanes cimport dropout_lanes
+from .dropout_lanes cimport dropout_lanes, select_lanes
 from .halves cimport store, widen
 from .normalize cimport LINES
 from .philox cimport BLOCK_WORDS, philox4x32, random_block

@@ -64,9 +64,32 @@ cdef extern from *:
     }
     NORMFAST_DROPOUT(normfast_dropout_floats, float, __m512, 16, ps)
     NORMFAST_DROPOUT(normfast_dropout_doubles, double, __m512d, 8, pd)
+    /* m flags, at most 16, from that of place `at` on */
+    static inline uint32_t normfast_flags(const uint32_t *kept, Py_ssize_t at, Py_ssize_t m) {
+        const uint32_t first = kept[at / 32] >> at % 32;
+        return at % 32 + m > 32 ? first | kept[at / 32 + 1] << (32 - at % 32) : first;
+    }
+    /* `select_sweep`: a vector is masked as it is loaded, wherever its flags begin, and stored where it belongs. */
+    #define NORMFAST_SELECT(name, type, vector, lanes, suffix) \
+    static inline Py_ssize_t name(const type *x, Py_ssize_t n, const uint32_t *kept, Py_ssize_t at, type scale, type *y, int streamed) { \
+        const vector factor = _mm512_set1_##suffix(scale); \
+        const Py_ssize_t head = (Py_ssize_t)(-(uintptr_t)y % 64 / sizeof(type)); \
+        for (Py_ssize_t j = 0, m = head && head < n ? head : n < lanes ? n : lanes; j < n; j += m, m = n - j < lanes ? n - j : lanes) { \
+            const __mmask##lanes there = (__mmask##lanes)((1u << m) - 1), flags = (__mmask##lanes)normfast_flags(kept, at + j, m) & there; \
+            const vector v = _mm512_maskz_mul_##suffix(flags, _mm512_maskz_loadu_##suffix(flags, x + j), factor); \
+            if (m < lanes) _mm512_mask_storeu_##suffix(y + j, there, v); \
+            else if (streamed) _mm512_stream_##suffix(y + j, v); \
+            else _mm512_storeu_##suffix(y + j, v); \
+        } \
+        return n; \
+    }
+    NORMFAST_SELECT(normfast_select_floats, float, __m512, 16, ps)
+    NORMFAST_SELECT(normfast_select_doubles, double, __m512d, 8, pd)
     #else
     #define normfast_dropout_floats(x, n, key, position, threshold, scale, y, streamed) 0
     #define normfast_dropout_doubles(x, n, key, position, threshold, scale, y, streamed) 0
+    #define normfast_select_floats(x, n, kept, at, scale, y, streamed) 0
+    #define normfast_select_doubles(x, n, kept, at, scale, y, streamed) 0
     #endif
     """
     Py_ssize_t normfast_dropout_floats(
@@ -75,6 +98,10 @@ cdef extern from *:
     Py_ssize_t normfast_dropout_doubles(
         const double* x, Py_ssize_t n, const uint64_t* key, Py_ssize_t position, uint32_t threshold, double scale, double* y, bint streamed
     ) noexcept nogil
+    Py_ssize_t normfast_select_floats(
+        const float* x, Py_ssize_t n, const uint32_t* kept, Py_ssize_t at, float scale, float* y, bint streamed) noexcept nogil
+    Py_ssize_t normfast_select_doubles(
+        const double* x, Py_ssize_t n, const uint32_t* kept, Py_ssize_t at, double scale, double* y, bint streamed) noexcept nogil
 
 
 cdef inline Py_ssize_t dropout_lanes(
@@ -84,3 +111,12 @@ cdef inline Py_ssize_t dropout_lanes(
         return normfast_dropout_floats(x, n, key, position, threshold, scale, y, streamed)
     else:
         return normfast_dropout_doubles(x, n, key, position, threshold, scale, y, streamed)
+
+
+cdef inline Py_ssize_t select_lanes(
+    floating* x, Py_ssize_t n, uint32_t* kept, Py_ssize_t at, floating scale, floating* y, bint streamed
+) noexcept nogil:
+    if floating is float:
+        return normfast_select_floats(x, n, kept, at, scale, y, streamed)
+    else:
+        return normfast_select_doubles(x, n, kept, at, scale, y, streamed)

@@ -32,3 +32,6 @@ cdef void gradient_row(
 
 @cython.locals(j=Py_ssize_t)
 cdef void drain(floating* partial, Py_ssize_t n, double* total) noexcept nogil
+
+@cython.locals(j=Py_ssize_t, i=Py_ssize_t, tile="double*")
+cdef void add_tiles(double* partial, Py_ssize_t tiles, Py_ssize_t n, double* total) noexcept nogil

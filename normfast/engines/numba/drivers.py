@@ -54,25 +54,19 @@ def layer_norm_forward(like, x, weight, bias, eps, centred, y, mean, rstd, var, 
 def layer_norm_backward(like, dy, x, mean, rstd, weight, centred, dx, tile_dweight, tile_dbias, dweight, dbias, streamed, buffers, threads):
     rows, n = x.shape
     tiles = dweight.shape[0]
-    for t in prange(tiles):
-        layer_norm.layer_norm_gradient_rows(
-            dy,
-            x,
-            mean,
-            rstd,
-            weight,
-            n,
-            centred,
-            dx,
-            rows * t // tiles,
-            rows * (t + 1) // tiles,
-            tile_dweight[t],
-            tile_dbias[t],
-            dweight[t],
-            dbias[t],
-            streamed,
-            buffers[t],
-        )
+    for t in prange(threads):
+        for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            dweight[i] = dbias[i] = 0.0
+            layer_norm.layer_norm_gradient_rows(
+                dy, x, mean, rstd, weight, n, centred, dx, rows * i // tiles, rows * (i + 1) // tiles, tile_dweight[t], tile_dbias[t],
+                dweight[i], dbias[i], streamed, buffers[t],
+            )  # fmt: skip
+
+
+def add_tiles(partial, total):
+    sets, tiles, n = partial.shape
+    for i in range(sets):
+        layer_norm.add_tiles(partial[i], tiles, n, total[i])
 
 
 def group_norm_forward(like, x, weight, bias, s, eps, y, mean, rstd, var, streamed, buffers, threads):
@@ -330,8 +324,9 @@ def half_layer_norm_backward(
     for t in prange(threads):
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
             lo, hi = rows * i // tiles, rows * (i + 1) // tiles
+            dweight[i] = dbias[i] = 0.0
             half_rows.half_gradient_rows(
-                dy, x, bfloat, mean, rstd, weight, n, centred, dx, lo, hi, tile_dweight[i], tile_dbias[i], dweight[i], dbias[i], streamed,
+                dy, x, bfloat, mean, rstd, weight, n, centred, dx, lo, hi, tile_dweight[t], tile_dbias[t], dweight[i], dbias[i], streamed,
                 work_bits[t, 0], work[t, 0], work_bits[t, 1], work[t, 1], buffers[t],
             )  # fmt: skip
 
@@ -420,6 +415,7 @@ def add_norm_backward(
     tiles = dweight.shape[0]
     for t in prange(threads):
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            dweight[i] = dbias[i] = 0.0
             residual.add_norm_gradient_rows(
                 dy, h, added, dh, mean, rstd, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], weight, n, centred,
                 dresidual, dx, rows * i // tiles, rows * (i + 1) // tiles, tile_dweight[t], tile_dbias[t], dweight[i], dbias[i], streamed,
@@ -448,6 +444,7 @@ def half_add_norm_backward(
     tiles = dweight.shape[0]
     for t in prange(threads):
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            dweight[i] = dbias[i] = 0.0
             residual.half_add_norm_gradient_rows(
                 dy, h, bfloat, added, dh, mean, rstd, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], weight, n,
                 centred, dresidual, dx, rows * i // tiles, rows * (i + 1) // tiles, tile_dweight[t], tile_dbias[t], dweight[i], dbias[i],
@@ -477,6 +474,7 @@ def bias_activation_backward(
     tiles = dbias.shape[0]
     for t in prange(threads):
         for i in range(tiles * t // threads, tiles * (t + 1) // threads):
+            dbias[i] = 0.0
             bias_activation.bias_activation_gradient_rows(
                 dy, x, bias, n, code, drawn, key, position, threshold, scale, work_words[t], space[t], kept[t], dx, rows * i // tiles,
                 rows * (i + 1) // tiles, tile_dbias[t], dbias[i], streamed, buffers[t, 0], buffers[t, 1],

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, prange
 
 from normfast.engines import load
-from normfast.engines.compiled import CompiledEngine, aligned, zeros
+from normfast.engines.compiled import CompiledEngine, spaces, tile_spaces
 from normfast.engines.numba import STREAMS_ALONE, Driver, drivers, kernels, loops_of, variants
 from normfast.engines.numba.primitives import chunk, row
 from normfast.engines.numba.rows import normalize_row
@@ -87,18 +87,20 @@ def gradient_drivers(derivative):
     def rows(dy, x, mean, rstd, weight, bias, centred, dx, tile_dweight, tile_dbias, dweight, dbias, work, streamed, buffers, threads):
         length, n = x.shape
         tiles = dweight.shape[0]
-        for t in prange(tiles):
-            lo, hi = length * t // tiles, length * (t + 1) // tiles
-            for i in range(lo, hi):
-                normalize_row(row(x, i, n), n, mean[i], rstd[i], weight, bias, work[t])
-                pull(row(dy, i, n), work[t], n)
-                _gradients.gradient_row(
-                    work[t], row(x, i, n), mean[i], rstd[i], weight, n, centred, row(dx, i, n), tile_dweight[t], tile_dbias[t], streamed,
-                    buffers[t],
-                )  # fmt: skip
-                if (i + 1 - lo) % TILE == 0 or i + 1 == hi:
-                    _gradients.drain(tile_dweight[t], n, dweight[t])
-                    _gradients.drain(tile_dbias[t], n, dbias[t])
+        for t in prange(threads):
+            for k in range(tiles * t // threads, tiles * (t + 1) // threads):
+                lo, hi = length * k // tiles, length * (k + 1) // tiles
+                dweight[k] = dbias[k] = 0.0
+                for i in range(lo, hi):
+                    normalize_row(row(x, i, n), n, mean[i], rstd[i], weight, bias, work[t])
+                    pull(row(dy, i, n), work[t], n)
+                    _gradients.gradient_row(
+                        work[t], row(x, i, n), mean[i], rstd[i], weight, n, centred, row(dx, i, n), tile_dweight[t], tile_dbias[t],
+                        streamed, buffers[t],
+                    )  # fmt: skip
+                    if (i + 1 - lo) % TILE == 0 or i + 1 == hi:
+                        _gradients.drain(tile_dweight[t], n, dweight[k])
+                        _gradients.drain(tile_dbias[t], n, dbias[k])
 
     @_compile
     def pull_run(dy, x, i, s, mean, rstd, weight, bias, dz):
@@ -187,15 +189,14 @@ class FusedEngine(CompiledEngine):
         """As without the function; the parameters are weight and bias."""
         rows, n = x.shape
         weight, bias = parameters
-        tiles = row_tiles(rows, n)
-        tile_dweight, tile_dbias = zeros((2, tiles, n), weight.dtype)
-        dweight, dbias = np.zeros((2, tiles, n))
-        streamed, buffers = self._buffers(dx, tiles, dy, x)
+        threads = workers(x.size)
+        short, partial = tile_spaces(2, row_tiles(rows, n), n, threads, weight.dtype)
+        streamed, buffers = self._buffers(dx, threads, dy, x)
         self._gradients.rows(
-            dy, x, mean, rstd, weight, bias, centred, dx, tile_dweight, tile_dbias, dweight, dbias, aligned((tiles, n), x.dtype),
-            streamed and n > SHORT, buffers, workers(x.size),
+            dy, x, mean, rstd, weight, bias, centred, dx, *short, *partial, spaces(threads, n, x.dtype), streamed and n > SHORT, buffers,
+            threads,
         )  # fmt: skip
-        return dweight.sum(axis=0), dbias.sum(axis=0)
+        return self._sum_of_tiles(partial)
 
     def group_norm_backward(self, dy, x, mean, rstd, weight, bias, s, dx):
         """As without the function; dx lies apart from dy and x."""

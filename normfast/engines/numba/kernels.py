@@ -44,6 +44,7 @@ known = {
     primitives.philox_lanes: njit(primitives.philox_lanes),
     primitives.bfloat16_lanes: njit(primitives.bfloat16_lanes),
     primitives.dropout_lanes: njit(primitives.dropout_lanes),
+    primitives.select_lanes: njit(primitives.select_lanes),
     primitives.uint32: np.uint32,
     primitives.uint64: np.uint64,
 }
