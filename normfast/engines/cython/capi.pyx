@@ -48,6 +48,7 @@ cdef enum:
     BESIDE = 256  # rows whose statistics fit on the stack
     WIDTH = 512  # channels whose factors do
     LINE = 64
+    APART = 16  # float64 values of two cache lines
     PART = 1024  # of a buffer: that of kernels/normalize.py
     BUFFER = 8 * PART + LINE  # bytes
     DRAWS = 4096  # of a block: that of kernels/dropout.py

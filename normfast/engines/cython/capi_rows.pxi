@@ -99,15 +99,15 @@ cdef int gradient_rows(
         return INVALID
     if size == 0:
         return 0
-    # float64 sums that nobody asks for, then the short ones, which lie as close as Python's: a loop whose arrays lie a vector apart may add up
-    # in another order; then the means of rows that are not centred
-    cdef double* space = <double*>calloc(4 * n + (0 if centred else rows), sizeof(double))
+    # float64 sums that nobody asks for, then the short ones, apart as Python's are: a loop whose arrays lie within a vector of each other adds
+    # up in another order; then the means of rows that are not centred
+    cdef double* space = <double*>calloc(4 * n + 2 * APART + (0 if centred else rows), sizeof(double))
     cdef floating* w = run_of(weight, n, 1.0)
     if space != NULL and w != NULL:
         layer_norm_gradient_rows(
-            <floating*>dy, <floating*>x, <double*>mean if centred else space + 4 * n, <double*>rstd, w, n, centred, dx, 0, rows,
-            <floating*>(space + 2 * n), <floating*>(space + 2 * n) + n, unless(dweight, 0, space), unless(dbias, 0, space + n), streamed,
-            <floating*>on_line(memory),
+            <floating*>dy, <floating*>x, <double*>mean if centred else space + 4 * n + 2 * APART, <double*>rstd, w, n, centred, dx, 0, rows,
+            <floating*>(space + 2 * n + APART), <floating*>(space + 3 * n + 2 * APART), unless(dweight, 0, space),
+            unless(dbias, 0, space + n), streamed, <floating*>on_line(memory),
         )
         if n == 1 and centred:  # y is the bias whatever x; NaN stays
             for i in range(rows):
