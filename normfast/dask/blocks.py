@@ -64,8 +64,8 @@ def along(x, axes):
 def mapped(function, x, *others, dtype, chunks=None, name=None, **options):
     """The function of each block of x and of the blocks beside it; arrays of one block are beside all."""
     chunks = x.chunks if chunks is None else chunks
-    meta = np.empty((0,) * len(chunks), dtype)
-    return da.map_blocks(function, x, *others, chunks=chunks, dtype=dtype, meta=meta, token=name or f"normfast-{function.__name__}", **options)
+    meta, name = np.empty((0,) * len(chunks), dtype), name or f"normfast-{function.__name__.strip('_')}"
+    return da.map_blocks(function, x, *others, chunks=chunks, dtype=dtype, meta=meta, token=name, **options)
 
 
 def beside(values, x, axes, name):
@@ -113,7 +113,7 @@ class Lazy(DaskMethodsMixin):
     """Statistics that `compute()` brings into memory: a Dask collection over one array of records."""
 
     __slots__ = ("_records",)
-    __dask_scheduler__ = da.Array.__dask_scheduler__
+    __dask_scheduler__ = staticmethod(da.Array.__dask_scheduler__)
 
     def __init__(self, records):
         self._records = records

@@ -223,10 +223,9 @@ def whiten(
     return by_rows(_whitened, again(x, reread), width, records["mean"], records["rest"], matrix)
 
 
-def by_rows(function, x, width, *others):
-    """The function of each block of rows, of another width, beside 2-D arrays of one block."""
-    dtype = real(sample(x)).dtype
-    return mapped(function, x, *others, dtype=dtype, chunks=(x.chunks[0], (width,)))
+def by_rows(function, x, width, *others, **options):
+    """The function of each block of rows, of another width, beside arrays that belong to all of them."""
+    return mapped(function, x, *others, dtype=real(sample(x)).dtype, chunks=(x.chunks[0], (width,)), **options)
 
 
 class Centre(NamedTuple):

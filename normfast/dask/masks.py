@@ -75,7 +75,11 @@ def _dropped(x, mask, starts, block_id=None):
         return whole_dropout(x, mask.p, rng=0)
     if mask.drawn_shape != mask.shape:
         drawn = [n > 1 or whole == 1 for n, whole in zip(mask.drawn_shape, mask.shape, strict=True)]
-        kept = kept_part(mask, [s if own else 0 for s, own in zip(start, drawn, strict=True)], [n if own else 1 for n, own in zip(x.shape, drawn, strict=True)])
+        kept = kept_part(
+            mask,
+            [s if own else 0 for s, own in zip(start, drawn, strict=True)],
+            [n if own else 1 for n, own in zip(x.shape, drawn, strict=True)],
+        )
         return whole_dropout(x, mask.p, mask=np.broadcast_to(kept, x.shape))
     strides = _strides(mask.shape)
     whole = max((axis for axis in range(x.ndim) if x.shape[axis] != mask.shape[axis]), default=0)  # from which on a run is contiguous

@@ -1,4 +1,4 @@
-"""Batch, layer and RMS norm of Dask arrays. Blocks that hold whole statistics are normalized in one pass; else the statistics merge first."""
+"""Batch, layer and RMS norm of Dask arrays. Rows that lie in one block are normalized in one pass; else the statistics merge first."""
 
 import math
 

@@ -118,4 +118,5 @@ def merged_range(records, axis, keepdims):
 @serial
 def _rescaled(x, records, ends):
     x = real(x)
-    return rescaled(x, (records["smallest"], records["largest"]), ends) if x.size else x
+    old = records["smallest"], records["largest"]
+    return rescaled(np.atleast_1d(x), old, ends).reshape(x.shape) if x.size else x
