@@ -16,7 +16,7 @@ array([-1.464, -1.464])
 
 from normfast.extras import needed
 
-needed("dask.array", "dask", "normfast.dask")
+needed("dask", "dask", "normfast.dask")
 
 from normfast.dask.covariances import LazyCovariance, covariance, whiten  # noqa: E402  (in one line, what is missing, comes first)
 from normfast.dask.masks import dropout  # noqa: E402

@@ -73,6 +73,7 @@ def beside(values, x, axes, name):
     sizes = {}
     for own, axis in enumerate(axes):
         if values.shape[own] == 1 and x.shape[axis] != 1:
+            sizes[own] = (1,)  # beside all of them
             continue
         unknown = any(map(isnan, (*x.chunks[axis], *values.chunks[own])))
         if unknown and values.numblocks[own] != x.numblocks[axis]:

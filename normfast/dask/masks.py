@@ -84,9 +84,9 @@ def _dropped(x, mask, starts, block_id=None):
     strides = _strides(mask.shape)
     whole = max((axis for axis in range(x.ndim) if x.shape[axis] != mask.shape[axis]), default=0)  # from which on a run is contiguous
     runs, length = math.prod(x.shape[:whole]), math.prod(x.shape[whole:])
-    if runs * (CALL + length) > _cheapest(mask.shape, x.shape)[0] + PICKING * x.size:
+    if runs > 1 and runs * (CALL + length) > _cheapest(mask.shape, x.shape)[0] + PICKING * x.size:
         return whole_dropout(x, mask.p, mask=kept_part(mask, start, x.shape))
-    x = np.ascontiguousarray(floating(x))
+    x = floating(x)
     y = np.empty(x.shape, x.dtype)
     first = mask.offset + sum(map(int.__mul__, start, strides))
     sources, results = x.reshape(runs, length), y.reshape(runs, length)

@@ -124,7 +124,7 @@ def batch_norm_forward(
     parameters = _parameters(x, kept, weight=weight, bias=bias)
     batch.batch_norm_forward(sample(x), **_samples(parameters, kept), axis=kept, eps=eps, activation=activation)
     records = _records(x, axes)
-    y = _by_statistics(again(x, reread), records, parameters, axes, kept, eps, True, activation)
+    y = _by_statistics(again(x, reread), records, parameters, axes, kept, eps, activation)
     column = records[tuple(0 if i in axes else slice(None) for i in range(x.ndim))]
     mean, rstd, var = (mapped(_factor, column, dtype=np.dtype(float), which=i, eps=eps) for i in range(3))
     count = math.prod(x.shape[i] for i in axes)
@@ -203,7 +203,7 @@ def _row_norm(whole, on_block, x, axis, eps, reread, centred, **given):
     whole(sample(x), **_samples(parameters, axes), axis=axes, eps=eps)  # what it refuses it refuses here too
     if all(x.numblocks[i] == 1 for i in axes):
         return mapped(on_block, x, *parameters.values(), dtype=_dtype(x), names=tuple(parameters), axis=axes, eps=eps)
-    return _by_statistics(again(x, reread), _records(x, axes), parameters, axes, axes, eps, centred, None)
+    return _by_statistics(again(x, reread), _records(x, axes, centred), parameters, axes, axes, eps, None)
 
 
 @serial
@@ -247,36 +247,31 @@ def _shaped(x, names, parameters, axes):
     return {name: values.reshape([x.shape[i] for i in axes]) for name, values in zip(names, parameters, strict=True)}
 
 
-def _records(x, axes):
-    return moment_records(x, axes, units=True)
+def _records(x, axes, centred=True):
+    return moment_records(x, axes, units=True, centred=centred)
 
 
-def _by_statistics(x, records, parameters, axes, affine, eps, centred, activation):
-    options = {"axes": axes, "affine": affine, "eps": checked_eps(eps), "centred": centred, "activation": activation}
+def _by_statistics(x, records, parameters, axes, affine, eps, activation):
+    options = {"axes": axes, "affine": affine, "eps": checked_eps(eps), "activation": activation}
     return mapped(_normalized, x, records, *parameters.values(), dtype=_dtype(x), names=tuple(parameters), **options)
 
 
 @serial
-def _normalized(x, records, *parameters, names, axes, affine, eps, centred, activation):
+def _normalized(x, records, *parameters, names, axes, affine, eps, activation):
     """A block by the records of its statistics."""
     x = floating(x)
     layout, y = layout_of(x, axes), np.empty(x.shape, x.dtype)
     if x.size:
         course = Course(x, layout, affine, activation=checked_activation(activation), **dict(zip(names, parameters, strict=True)))
-        course.apply([values.transpose(layout.order) for values in _factors(records, eps, centred)], y)
+        course.apply([values.transpose(layout.order) for values in _factors(records, eps)], y)
     return y
 
 
-def _factors(records, eps, centred=True):
-    """mean, rstd and var of records; without centring 0 and, as var, the mean square."""
+def _factors(records, eps):
+    """mean, rstd and var of records; of those about 0 the mean square is the var."""
     m, unit = unpacked(records)
     with np.errstate(all="ignore"):
-        scaled = m.m2 / m.count
-        mean = m.mean / unit
-        if not centred:
-            scaled, mean = scaled + m.mean * m.mean, np.zeros_like(mean)
-        var, rstd = inverse_deviation(scaled, unit, eps)
-    return mean, rstd, var
+        return m.mean / unit, *inverse_deviation(m.m2 / m.count, unit, eps)[::-1]
 
 
 def _factor(records, which, eps):

@@ -144,8 +144,9 @@ def moments(
     return LazyMoments(squeezed, (one, weights is not None, 0 if math.isnan(number) else number))
 
 
-def moment_records(x, axes, *, where=None, weights=None, nan_policy="propagate", units=False):
-    """Records of the moments of x over axes, which stay, 1 long; units: in those of `moments_in_units`, else in 1."""
+def moment_records(x, axes, *, where=None, weights=None, nan_policy="propagate", units=False, centred=True):
+    """Records of the moments of x over axes, which stay, 1 long; in the units of `moments_in_units` or in 1, about the mean or
+    about 0."""
     check = sample(x)
     if where is not None:
         where = lazily(where)
@@ -168,12 +169,19 @@ def moment_records(x, axes, *, where=None, weights=None, nan_policy="propagate",
             raise ValueError(f"weights has shape {weights.shape}: axis {axis} of x needs ({x.shape[axis]},)")
         weights = beside(weights, x, (axis,), "weights")
         others.append(weights[tuple(slice(None) if i == axis else None for i in range(x.ndim))])
-    options = {"axes": axes, "masked": where is not None, "weighted": weights is not None, "nan_policy": nan_policy, "units": units}
+    options = {
+        "axes": axes,
+        "masked": where is not None,
+        "weighted": weights is not None,
+        "nan_policy": nan_policy,
+        "units": units,
+        "centred": centred,
+    }
     return tree(merged, mapped(block_records, x, *others, dtype=RECORD, chunks=along(x, axes), **options), axes)
 
 
 @serial
-def block_records(x, *others, axes, masked, weighted, nan_policy, units):
+def block_records(x, *others, axes, masked, weighted, nan_policy, units, centred):
     """The record of each column of a block."""
     where = others[0] if masked else None
     weights = others[-1].ravel() if weighted else None
@@ -181,7 +189,18 @@ def block_records(x, *others, axes, masked, weighted, nan_policy, units):
         m, unit = moments_in_units(real(x), axes, weights, nan_policy)
     else:
         m, unit = whole.moments(x, axes, where=where, weights=weights, nan_policy=nan_policy), 1.0
+    if not centred:
+        m = _about_zero(m, x, axes)
     return packed(m, unit, tuple(1 if axis in axes else size for axis, size in enumerate(x.shape)))
+
+
+def _about_zero(m, x, axes):
+    """Moments with 0 in place of the mean; the sum of squares of infinite values is infinite."""
+    with np.errstate(all="ignore"):
+        squares = np.where(np.equal(m.count, 0), 0.0, m.m2 + m.count * m.mean * m.mean)
+        if np.isnan(squares).any():
+            squares = np.where(np.isnan(squares) & ~np.isnan(x).any(axis=axes), np.inf, squares)
+    return Moments(m.count, np.zeros_like(m.mean), squares)
 
 
 def packed(m, unit, shape):

@@ -152,7 +152,8 @@ def standardized(x, mean, scale, unit, kept, out=None):
     reduced = tuple(axis for axis in range(x.ndim) if axis not in kept)
     mean, scale, unit = (np.expand_dims(values, reduced) for values in (mean, scale, unit))
     out = np.empty_like(x) if out is None else out
-    out[...] = (np.multiply(x, unit, dtype=np.float64) - mean) / scale
+    with np.errstate(invalid="ignore"):  # of infinite values
+        out[...] = (np.multiply(x, unit, dtype=np.float64) - mean) / scale
     return out
 
 
