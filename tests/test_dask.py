@@ -101,7 +101,8 @@ def tree(x, lazy, axes):
 
     def merged(place, rest):
         if not rest:
-            return nf.moments(x[tuple(slice(cut[i], cut[i + 1]) for cut, i in zip(cuts, place, strict=True))], axes)
+            block = x[tuple(slice(cut[i], cut[i + 1]) for cut, i in zip(cuts, place, strict=True))]
+            return nf.moments(block.copy(), axes)
         axis, *rest = rest
         return nf.Moments.merge([merged((*place[:axis], i, *place[axis + 1 :]), rest) for i in range(lazy.numblocks[axis])])
 
@@ -394,6 +395,7 @@ X = da.ones((6, 4), chunks=(3, 2))
         (lambda: nfd.dropout([1.0]), TypeError, "x must be a Dask array, got list"),
         (lambda: nfd.moments(X.astype(complex)), TypeError, "x must be real, got complex128"),
         (lambda: nfd.moments(X.astype(object)), TypeError, "got dtype object"),
+        (lambda: nfd.standardize(X.map_blocks(np.ma.masked_equal, 1.0)), TypeError, "x is a masked array, whose mask would be lost"),
         (lambda: nfd.moments(X, 2), ValueError, "axis 2 is out of bounds"),
         (lambda: nfd.moments(X, "rows"), TypeError, "axis must be an integer or a tuple of integers"),
         (lambda: nfd.moments(X, nan_policy="skip"), ValueError, "nan_policy must be one of propagate, omit, raise"),

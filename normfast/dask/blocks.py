@@ -18,15 +18,17 @@ from normfast.ops._arrays import layout_of
 TOGETHER = 8  # blocks whose statistics merge in one task: a power of two, so that the tree is that of `nf.Moments.merge`
 
 
-def serial(function):
-    """The function on one thread: Dask runs a block on each core already."""
+def on_blocks(function):
+    """A function of blocks as a task runs it: on one thread, since Dask runs a block on each core already, and on blocks in C order, since
+    they come so from other processes and the order of memory is the order of sums."""
 
     @wraps(function)
-    def alone(*arguments, **options):
+    def task(*arguments, **options):
+        blocks = [np.asanyarray(value, order="C") if isinstance(value, np.ndarray) else value for value in arguments]
         with threads(1):
-            return function(*arguments, **options)
+            return function(*blocks, **options)
 
-    return alone
+    return task
 
 
 def checked(x, name="x"):
@@ -47,8 +49,8 @@ def fits(n, size):
 
 
 def sample(x):
-    """An array of x's dtype and number of axes with hardly a value, on which the checks of an operation are run before any task is."""
-    return np.zeros((0,) * x.ndim, x.dtype)
+    """An array of the kind of x's blocks with hardly a value, on which the checks of an operation are run before any task is."""
+    return np.zeros_like(x._meta, shape=(0,) * x.ndim)
 
 
 def reduced_axes(x, axis):

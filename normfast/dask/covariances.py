@@ -7,7 +7,7 @@ import dask.array as da
 import numpy as np
 
 import normfast.ops.covariance as whole
-from normfast.dask.blocks import Lazy, again, beside, checked, fits, lazily, mapped, sample, serial, tree
+from normfast.dask.blocks import Lazy, again, beside, checked, fits, lazily, mapped, on_blocks, sample, tree
 from normfast.ops.covariance import Covariance
 from normfast.ops.scaling import real
 from normfast.ops.whitening import METHODS, whitened, whitening_matrices
@@ -139,7 +139,7 @@ def covariance_records(x, where=None, weights=None, nan_policy="propagate"):
     return tree(merged_covariance, records, (0,))
 
 
-@serial
+@on_blocks
 def block_covariance(x, *others, names, nan_policy):
     """The record of a block of rows."""
     return packed(whole.covariance(x, nan_policy=nan_policy, **{name: values.ravel() for name, values in zip(names, others, strict=True)}))
@@ -235,7 +235,7 @@ class Centre(NamedTuple):
     rest: Float64Array
 
 
-@serial
+@on_blocks
 def _whitened(x, mean, rest, matrix):
     return whitened(real(x), Centre(mean.ravel(), rest.ravel()), matrix)
 

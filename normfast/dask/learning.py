@@ -3,7 +3,7 @@
 import dask.array as da
 import numpy as np
 
-from normfast.dask.blocks import fits, mapped, sample, serial
+from normfast.dask.blocks import fits, mapped, on_blocks, sample
 from normfast.dask.covariances import Centre, LazyCovariance, covariance_records, rows_of
 from normfast.dask.covariances import by_rows as blocks_by_rows
 from normfast.dask.scaling import range_records
@@ -62,7 +62,7 @@ def by_columns(function, x, *columns, **options):
     return mapped(_columns, x, *beside, dtype=real(sample(x)).dtype, name=_name(function), of=function, **options)
 
 
-@serial
+@on_blocks
 def _columns(x, *columns, of, **options):
     x = real(x)
     return of(x, *(values if np.ndim(values) == 0 else values[0] for values in columns), **options) if x.size else x
@@ -73,7 +73,7 @@ def by_rows(function, x, c, matrix):
     return blocks_by_rows(_rows, rows_of(x), len(matrix), c.mean, c.rest, matrix, name=_name(function), of=function)
 
 
-@serial
+@on_blocks
 def _rows(x, mean, rest, matrix, of):
     return of(real(x), Centre(mean, rest), matrix)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normfast import engines
-from normfast.dask.blocks import checked, mapped, sample, serial
+from normfast.dask.blocks import checked, mapped, on_blocks, sample
 from normfast.ops._arrays import floating
 from normfast.ops.dropout import DropoutMask, checked_p, mask_for
 from normfast.ops.dropout import dropout as whole_dropout
@@ -67,7 +67,7 @@ def _shape_alone(shape, dtype):
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
-@serial
+@on_blocks
 def _dropped(x, mask, starts, block_id=None):
     """Dropout of the block at that place of the array."""
     start = [int(begins[i]) for begins, i in zip(starts, block_id, strict=True)]

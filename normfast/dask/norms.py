@@ -5,7 +5,7 @@ import math
 import dask.array as da
 import numpy as np
 
-from normfast.dask.blocks import again, beside, checked, fits, lazily, mapped, reduced_axes, sample, serial
+from normfast.dask.blocks import again, beside, checked, fits, lazily, mapped, on_blocks, reduced_axes, sample
 from normfast.dask.statistics import moment_records, unpacked
 from normfast.engines.numpy import inverse_deviation
 from normfast.ops import batch_norm as batch
@@ -68,7 +68,7 @@ def batch_norm(
     return mapped(_batch_norm, x, *parameters.values(), dtype=_dtype(x), names=tuple(parameters), **options)
 
 
-@serial
+@on_blocks
 def _batch_norm(x, *parameters, names, axis, **options):
     return batch.batch_norm(x, **_shaped(x, names, parameters, axis), axis=axis, **options)
 
@@ -206,12 +206,12 @@ def _row_norm(whole, on_block, x, axis, eps, reread, centred, **given):
     return _by_statistics(again(x, reread), _records(x, axes, centred), parameters, axes, axes, eps, None)
 
 
-@serial
+@on_blocks
 def _layer_norm(x, *parameters, names, axis, eps):
     return layer.layer_norm(x, **_shaped(x, names, parameters, axis), axis=axis, eps=eps)
 
 
-@serial
+@on_blocks
 def _rms_norm(x, *parameters, names, axis, eps):
     return rms.rms_norm(x, **_shaped(x, names, parameters, axis), axis=axis, eps=eps)
 
@@ -256,7 +256,7 @@ def _by_statistics(x, records, parameters, axes, affine, eps, activation):
     return mapped(_normalized, x, records, *parameters.values(), dtype=_dtype(x), names=tuple(parameters), **options)
 
 
-@serial
+@on_blocks
 def _normalized(x, records, *parameters, names, axes, affine, eps, activation):
     """A block by the records of its statistics."""
     x = floating(x)

@@ -3,7 +3,7 @@
 import dask.array as da
 import numpy as np
 
-from normfast.dask.blocks import again, along, checked, mapped, reduced_axes, sample, serial, tree
+from normfast.dask.blocks import again, along, checked, mapped, on_blocks, reduced_axes, sample, tree
 from normfast.dask.statistics import moment_records, unpacked
 from normfast.ops.scaling import checked_range, real, rescaled, scale_in_units
 from normfast.ops.scaling import standardized as standardized_block
@@ -49,7 +49,7 @@ def standardize(x: da.Array, *, axis: Axis | None = 0, ddof: float = 0, reread: 
     return mapped(_standardized, again(x, reread), records, dtype=dtype, axes=axes, ddof=ddof)
 
 
-@serial
+@on_blocks
 def _standardized(x, records, axes, ddof):
     m, unit = unpacked(records.reshape([n for axis, n in enumerate(records.shape) if axis not in axes]))
     kept = tuple(axis for axis in range(x.ndim) if axis not in axes)
@@ -96,7 +96,7 @@ def range_records(x, axes):
     return tree(merged_range, mapped(block_range, x, dtype=RANGE, chunks=along(x, axes), axes=axes), axes)
 
 
-@serial
+@on_blocks
 def block_range(x, axes):
     """The record of each column of a block; NaN without values."""
     x = real(x)
@@ -115,7 +115,7 @@ def merged_range(records, axis, keepdims):
     return merged
 
 
-@serial
+@on_blocks
 def _rescaled(x, records, ends):
     x = real(x)
     old = records["smallest"], records["largest"]

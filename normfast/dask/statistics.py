@@ -6,7 +6,7 @@ import dask.array as da
 import numpy as np
 
 import normfast.ops.moments as whole
-from normfast.dask.blocks import Lazy, along, beside, checked, fits, lazily, mapped, pairwise, reduced_axes, sample, serial, tree
+from normfast.dask.blocks import Lazy, along, beside, checked, fits, lazily, mapped, on_blocks, pairwise, reduced_axes, sample, tree
 from normfast.ops.moments import Moments
 from normfast.ops.scaling import merged_in_units, moments_in_units, real
 from normfast.typing import ArrayLike, Axis, NanPolicy
@@ -180,7 +180,7 @@ def moment_records(x, axes, *, where=None, weights=None, nan_policy="propagate",
     return tree(merged, mapped(block_records, x, *others, dtype=RECORD, chunks=along(x, axes), **options), axes)
 
 
-@serial
+@on_blocks
 def block_records(x, *others, axes, masked, weighted, nan_policy, units, centred):
     """The record of each column of a block."""
     where = others[0] if masked else None
