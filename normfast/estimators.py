@@ -14,7 +14,7 @@ import numpy as np
 
 from normfast.ops._foreign import borrowed, is_tensor
 from normfast.ops.scaling import real
-from normfast.typing import Array, ArrayLike
+from normfast.typing import Array
 
 try:
     from sklearn import get_config
@@ -74,8 +74,9 @@ class Transformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """What the estimators share."""
 
     _keeps_nan = True
+    n_features_in_: int
 
-    def _checked(self, x: ArrayLike, *, reset: bool = False) -> Array:
+    def _checked(self, x: Any, *, reset: bool = False) -> Any:
         """The samples as an ndarray of floats, or a Dask array as it is, and the names of a frame's columns learned or compared."""
         if lazy := bridge(x):
             features = lazy.checked_samples(x, None if reset else self.n_features_in_)
@@ -89,7 +90,7 @@ class Transformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         checked = validate_data(self, wide, reset=reset, dtype=[np.float64, np.float32, np.float16], ensure_all_finite=finite)
         return checked if wide is x else x
 
-    def _ready(self, x: ArrayLike) -> tuple[Array, Array | None]:
+    def _ready(self, x: Any) -> tuple[Any, Array | None]:
         """x, and where to write its transform: None for a new array."""
         check_is_fitted(self)
         x = self._checked(x)
@@ -125,7 +126,7 @@ def samples(x: Any) -> Any:
     return borrowed(x) if hasattr(x, "__dlpack__") else x
 
 
-def weights_of(sample_weight: ArrayLike | None) -> Array | None:
+def weights_of(sample_weight: Any) -> Any:
     """The weights of the samples as an array, a Dask array as it is, or None."""
     if sample_weight is None or bridge(sample_weight):
         return sample_weight

@@ -300,7 +300,8 @@ class Whitener(Transformer):
     def inverse_transform(self, x: ArrayLike) -> Array:
         """x @ coloring_.T + mean_, of x's dtype; what lies in the span of the learned samples comes back."""
         check_is_fitted(self)
-        values, coloring = x if bridge(x) else real(samples(x)), self._learned[1]
+        values: Any = x if bridge(x) else real(samples(x))
+        coloring = self._learned[1]
         if values.ndim != 2 or values.shape[1] != coloring.shape[1]:
             raise ValueError(f"x has shape {values.shape}: it must be (n_samples, {coloring.shape[1]}), what transform gave")
         return self._by_rows(coloured, x, values, coloring)

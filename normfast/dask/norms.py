@@ -1,6 +1,7 @@
 """Batch, layer and RMS norm of Dask arrays. Rows that lie in one block are normalized in one pass; else the statistics merge first."""
 
 import math
+from typing import TypeAlias
 
 import dask.array as da
 import numpy as np
@@ -17,7 +18,7 @@ from normfast.ops._stats import NormStats
 from normfast.ops.activation import checked_activation
 from normfast.typing import Activation, ArrayLike, Axis
 
-Parameter = ArrayLike | da.Array | None
+Parameter: TypeAlias = ArrayLike | da.Array | None
 
 
 def batch_norm(

@@ -12,7 +12,8 @@ from normfast.ops.scaling import merged_in_units, moments_in_units, real
 from normfast.typing import ArrayLike, Axis, NanPolicy
 
 # count, mean * unit and m2 * unit**2 (see `moments_in_units`) of a column
-RECORD = np.dtype([("count", "f8"), ("mean", "f8"), ("m2", "f8"), ("unit", "f8")])
+FIELDS = ("count", "mean", "m2", "unit")
+RECORD = np.dtype([(name, "f8") for name in FIELDS])
 
 
 class LazyMoments(Lazy):
@@ -206,7 +207,7 @@ def _about_zero(m, x, axes):
 def packed(m, unit, shape):
     """Moments and their unit as records."""
     records = np.empty(shape, RECORD)
-    for name, values in zip(RECORD.names, (m.count, m.mean, m.m2, unit), strict=True):
+    for name, values in zip(FIELDS, (m.count, m.mean, m.m2, unit), strict=True):
         records[name] = values if np.ndim(values) == 0 else np.reshape(values, shape)
     return records
 
