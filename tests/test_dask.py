@@ -142,20 +142,20 @@ def test_masks_weights_and_nan(rng):
         lazy = chunked(x, rng)
         weights, where = rng.random(30), rng.random(x.shape) < 0.5
         for options in ({"where": where}, {"where": where[:, :1]}, {"weights": weights}, {"where": where[0], "weights": weights}, {}):
-            for policy in ("propagate", "omit"):
-                a = nf.moments(x, 0, nan_policy=policy, **options)
-                m = nfd.moments(lazy, 0, nan_policy=policy, **options)
-                b = m.compute()
-                assert np.array_equal(np.isnan(a.mean), np.isnan(b.mean))
-                assert type(b.count) is type(a.count)
-                assert np.asarray(b.count).dtype == np.asarray(a.count).dtype
-                for field in ("count", "mean", "m2"):
-                    ours, theirs = (np.nan_to_num(np.asarray(getattr(v, field), float)) for v in (b, a))
-                    agree(ours, theirs, field, units=64, scale=30.0)
-                as_dask = {name: chunked(values, rng) for name, values in options.items()}
-                assert bits(nfd.moments(lazy, 0, nan_policy=policy, **as_dask).compute()) == bits(b)
-        with pytest.raises(ValueError, match="x holds a NaN"):
-            nfd.moments(da.from_array(np.array([1.0, np.nan]), chunks=1), nan_policy="raise").compute()
+            policy = rng.choice(["propagate", "omit"])
+            a = nf.moments(x, 0, nan_policy=policy, **options)
+            m = nfd.moments(lazy, 0, nan_policy=policy, **options)
+            b = m.compute()
+            assert np.array_equal(np.isnan(a.mean), np.isnan(b.mean))
+            assert type(b.count) is type(a.count)
+            assert np.asarray(b.count).dtype == np.asarray(a.count).dtype
+            for field in ("count", "mean", "m2"):
+                ours, theirs = (np.nan_to_num(np.asarray(getattr(v, field), float)) for v in (b, a))
+                agree(ours, theirs, field, units=64, scale=30.0)
+            as_dask = {name: chunked(values, rng) for name, values in options.items()}
+            assert bits(nfd.moments(lazy, 0, nan_policy=policy, **as_dask).compute()) == bits(b)
+    with pytest.raises(ValueError, match="x holds a NaN"):
+        nfd.moments(da.from_array(np.array([1.0, np.nan]), chunks=1), nan_policy="raise").compute()
 
 
 @pytest.mark.parametrize(
@@ -376,13 +376,14 @@ def test_masks_of_long_and_short_runs(shape, chunks, rng):
     assert same(halves, nf.dropout(x.astype(np.float16), 0.4, rng=3))
 
 
-def test_engines(engine, rng):
+def test_another_engine(rng):
+    """A task takes the engine of its process."""
     x = rng.standard_normal((30, 8)).astype(np.float32)
     lazy = da.from_array(x, chunks=(7, 3))
-    with dask.config.set(scheduler="synchronous"):
+    with nf.use_engine("numpy"), dask.config.set(scheduler="synchronous"):
         assert same(nfd.dropout(lazy, rng=1), nf.dropout(x, rng=1))
         for found, expected in ((nfd.standardize(lazy), standardize(x)), (nfd.layer_norm(lazy), nf.layer_norm(x))):
-            agree(found.compute(), expected, engine, units=16)
+            agree(found.compute(), expected, "numpy", units=16)
 
 
 X = da.ones((6, 4), chunks=(3, 2))
@@ -442,3 +443,13 @@ def test_without_dask():
     code = "import sys, normfast.preprocessing; print('dask' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_page():
+    """The examples of docs/dask.md."""
+    import doctest
+    from pathlib import Path
+
+    page = Path(__file__).parents[1] / "docs" / "dask.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert (failed, tried > 15) == (0, True)

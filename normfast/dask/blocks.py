@@ -9,7 +9,7 @@ from math import isnan
 
 import dask.array as da
 import numpy as np
-from dask.base import DaskMethodsMixin
+from dask.base import DaskMethodsMixin, tokenize
 from dask.graph_manipulation import clone
 
 from normfast.engines.threads import threads
@@ -66,8 +66,10 @@ def along(x, axes):
 def mapped(function, x, *others, dtype, chunks=None, name=None, **options):
     """The function of each block of x and of the blocks beside it; arrays of one block are beside all."""
     chunks = x.chunks if chunks is None else chunks
-    meta, name = np.empty((0,) * len(chunks), dtype), name or f"normfast-{function.__name__.strip('_')}"
-    return da.map_blocks(function, x, *others, chunks=chunks, dtype=dtype, meta=meta, token=name, **options)
+    name = name or f"normfast-{function.__name__.strip('_')}"
+    name = f"{name}-{tokenize(function, x, others, chunks, dtype, options)}"  # whole, since Dask's words for a prefix have changed
+    meta = np.empty((0,) * len(chunks), dtype)
+    return da.map_blocks(function, x, *others, chunks=chunks, dtype=dtype, meta=meta, name=name, **options)
 
 
 def beside(values, x, axes, name):
