@@ -2,17 +2,19 @@
 
 Where scikit-learn is installed (1.6 or newer), estimators are subclasses of its own and follow its rules: columns and index of a frame with
 `set_output`, and with `set_config(array_api_dispatch=True)` results of the input's own library. Without it they work alone, on arrays.
+Of Dask arrays they learn block by block, and their transforms are Dask arrays.
 """
 
 import inspect
 import sys
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from normfast.ops._foreign import borrowed, is_tensor
 from normfast.ops.scaling import real
-from normfast.typing import Array, ArrayLike
+from normfast.typing import Array
 
 try:
     from sklearn import get_config
@@ -72,20 +74,34 @@ class Transformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """What the estimators share."""
 
     _keeps_nan = True
+    n_features_in_: int
 
-    def _checked(self, x: ArrayLike, *, reset: bool = False) -> Array:
-        """The samples as an ndarray of floats, and the names of a frame's columns learned or compared."""
+    def _checked(self, x: Any, *, reset: bool = False) -> Any:
+        """The samples as an ndarray of floats, or a Dask array as it is, and the names of a frame's columns learned or compared."""
+        if lazy := bridge(x):
+            features = lazy.checked_samples(x, None if reset else self.n_features_in_)
+            if reset:
+                self.n_features_in_ = features
+                vars(self).pop("feature_names_in_", None)
+            return x
         x = samples(x)
         wide = x.astype(np.float32) if isinstance(x, np.ndarray) and x.dtype.name == "bfloat16" else x  # a dtype unknown to scikit-learn
         finite = "allow-nan" if self._keeps_nan else True
         checked = validate_data(self, wide, reset=reset, dtype=[np.float64, np.float32, np.float16], ensure_all_finite=finite)
         return checked if wide is x else x
 
-    def _ready(self, x: ArrayLike) -> tuple[Array, Array | None]:
+    def _ready(self, x: Any) -> tuple[Any, Array | None]:
         """x, and where to write its transform: None for a new array."""
         check_is_fitted(self)
         x = self._checked(x)
-        return x, None if self.copy or not x.flags.writeable else x
+        return x, None if self.copy or bridge(x) or not x.flags.writeable else x
+
+    def _by_columns(self, function, x, *columns, **options):
+        """function(x, *columns), where the columns have a value for each of x, or lazily of a Dask array."""
+        values, out = self._ready(x)
+        if lazy := bridge(x):
+            return lazy.by_columns(function, values, *columns, **options)
+        return like(x, function(values, *columns, out=out, **options))
 
     def _show(self, x, **learned):
         """Take what was learned as attributes, arrays of x's library where scikit-learn is to dispatch."""
@@ -99,15 +115,21 @@ class Transformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return tags
 
 
+def bridge(x: Any) -> Any:
+    """The module that takes the place of the operations on arrays where x is a Dask array, else None; Dask is not imported to find out."""
+    arrays = sys.modules.get("dask.array")
+    return import_module("normfast.dask.learning") if arrays is not None and isinstance(x, arrays.Array) else None
+
+
 def samples(x: Any) -> Any:
     """Arrays of other libraries as NumPy arrays; frames, whose names matter, and lists as they are."""
     return borrowed(x) if hasattr(x, "__dlpack__") else x
 
 
-def weights_of(sample_weight: ArrayLike | None) -> Array | None:
-    """The weights of the samples as an array, or None."""
-    if sample_weight is None:
-        return None
+def weights_of(sample_weight: Any) -> Any:
+    """The weights of the samples as an array, a Dask array as it is, or None."""
+    if sample_weight is None or bridge(sample_weight):
+        return sample_weight
     weights = borrowed(sample_weight, "sample_weight")
     if not weights.any():
         raise ValueError("sample_weight is zero everywhere: one sample at least must take part")
@@ -116,7 +138,7 @@ def weights_of(sample_weight: ArrayLike | None) -> Array | None:
 
 def like(x: Any, y: Any) -> Any:
     """The ndarray y as an array of x's library, over the same memory, where scikit-learn's `array_api_dispatch` asks for that; else y."""
-    if isinstance(x, np.ndarray) or not isinstance(y, np.ndarray) or not get_config()["array_api_dispatch"]:
+    if isinstance(x, np.ndarray) or not isinstance(y, np.ndarray) or bridge(x) or not get_config()["array_api_dispatch"]:
         return y
     if is_tensor(x):
         torch = sys.modules["torch"]

@@ -1,7 +1,8 @@
 """Standardizing, min-max scaling and whitening: functions on arrays, and estimators that learn from samples in rows, also in chunks.
 
 The estimators keep scikit-learn's protocol (`Pipeline`, `clone`, `set_output`) and are subclasses of its own where it is installed (1.6 or
-newer); else they work alone. Statistics are float64, results have the dtype of x.
+newer); else they work alone. Statistics are float64, results have the dtype of x. They take Dask arrays too: `fit` and `partial_fit`
+compute statistics block by block, `transform` and `inverse_transform` return Dask arrays.
 
 >>> import numpy as np
 >>> from normfast.preprocessing import Standardizer
@@ -20,7 +21,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from normfast.estimators import Transformer, check_is_fitted, like, samples, weights_of
+from normfast.estimators import Transformer, bridge, check_is_fitted, like, samples, weights_of
 from normfast.ops.batch_norm import batch_norm
 from normfast.ops.covariance import Covariance, covariance
 from normfast.ops.scaling import (
@@ -83,14 +84,17 @@ class Standardizer(Transformer):
 
     def fit(self, x: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from the rows of x alone; returns self."""
-        return self._learn(x, *moments_in_units(self._checked(x, reset=True), (0,), weights_of(sample_weight)))
+        return self._learn(x, *self._measured(x, sample_weight, reset=True))
 
     def partial_fit(self, x: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from the rows of x besides those before; returns self."""
         if not hasattr(self, "mean_"):
             return self.fit(x, y, sample_weight)
-        chunk = moments_in_units(self._checked(x), (0,), weights_of(sample_weight))
-        return self._learn(x, *merged_in_units(*self._learned[:2], *chunk))
+        return self._learn(x, *merged_in_units(*self._learned[:2], *self._measured(x, sample_weight)))
+
+    def _measured(self, x, sample_weight, reset=False):
+        measure = lazy.moments_in_units if (lazy := bridge(x)) else moments_in_units
+        return measure(self._checked(x, reset=reset), (0,), weights_of(sample_weight))
 
     def _learn(self, x, m, unit):
         scale = scale_in_units(m, unit, self.ddof)
@@ -102,19 +106,26 @@ class Standardizer(Transformer):
 
     def transform(self, x: ArrayLike) -> Array:
         """(x - mean_) / scale_, of x's dtype."""
-        values, out = self._ready(x)
+        check_is_fitted(self)
         m, unit, scale = self._learned
         mean = m.mean if self.with_mean else np.zeros_like(m.mean)
-        return like(x, standardized(values, mean, scale if self.with_std else unit, unit, (1,), out))
+        return self._by_columns(_standardized, x, mean, scale if self.with_std else unit, unit)
 
     def inverse_transform(self, x: ArrayLike) -> Array:
         """x * scale_ + mean_, of x's dtype."""
-        values, out = self._ready(x)
+        check_is_fitted(self)
         m, unit, scale = self._learned
         with np.errstate(over="ignore"):
             weight, bias = scale / unit if self.with_std else None, m.mean / unit if self.with_mean else None
-        one = np.ones_like(unit)
-        return like(x, batch_norm(values, 0 * one, one, weight, bias, axis=1, eps=0, out=out))
+        return self._by_columns(_scaled, x, weight, bias)
+
+
+def _standardized(x, mean, scale, unit, out=None):
+    return standardized(x, mean, scale, unit, (1,), out)
+
+
+def _scaled(x, weight, bias, out=None):
+    return batch_norm(x, np.zeros(x.shape[1]), np.ones(x.shape[1]), weight, bias, axis=1, eps=0, out=out)
 
 
 class MinMaxScaler(Transformer):
@@ -160,37 +171,44 @@ class MinMaxScaler(Transformer):
 
     def fit(self, x: ArrayLike, y: Any = None) -> Self:
         """Learn from the rows of x alone; returns self."""
-        return self._learn(x, self._checked(x, reset=True), np.nan, np.nan, 0)
+        return self._learn(x, self._measured(x, reset=True), np.nan, np.nan, 0)
 
     def partial_fit(self, x: ArrayLike, y: Any = None) -> Self:
         """Learn from the rows of x besides those before; returns self."""
         if not hasattr(self, "data_min_"):
             return self.fit(x)
-        return self._learn(x, self._checked(x), *self._learned, self.n_samples_seen_)
+        return self._learn(x, self._measured(x), *self._learned, self.n_samples_seen_)
 
-    def _learn(self, x, values, smallest, largest, count):
+    def _measured(self, x, reset=False):
         checked_range(self.feature_range)
-        smallest = np.fmin(smallest, np.fmin.reduce(values, axis=0), dtype=np.float64)
-        largest = np.fmax(largest, np.fmax.reduce(values, axis=0), dtype=np.float64)
+        values = self._checked(x, reset=reset)
+        return lazy.extremes(values) if (lazy := bridge(x)) else (len(values), np.fmin.reduce(values), np.fmax.reduce(values))
+
+    def _learn(self, x, found, smallest, largest, count):
+        smallest = np.fmin(smallest, found[1], dtype=np.float64)
+        largest = np.fmax(largest, found[2], dtype=np.float64)
         self._learned = smallest, largest
         with np.errstate(over="ignore"):
             self._show(x, data_min_=smallest, data_max_=largest, data_range_=largest - smallest)
-        self.n_samples_seen_ = count + len(values)
+        self.n_samples_seen_ = count + found[0]
         return self
 
     def transform(self, x: ArrayLike) -> Array:
         """low + (x - data_min_) / data_range_ * (high - low), of x's dtype."""
-        values, out = self._ready(x)
-        ends = checked_range(self.feature_range)
-        y = rescaled(values, self._learned, ends, out)
-        return like(x, np.clip(y, *ends, out=y) if self.clip else y)
+        check_is_fitted(self)
+        return self._by_columns(_rescaled, x, *self._learned, *checked_range(self.feature_range), clip=self.clip)
 
     def inverse_transform(self, x: ArrayLike) -> Array:
         """What `transform` brings to x, of x's dtype."""
-        values, out = self._ready(x)
+        check_is_fitted(self)
         smallest, largest = self._learned
         largest = np.where(largest == smallest, smallest + 1, largest)
-        return like(x, rescaled(values, checked_range(self.feature_range), (smallest, largest), out))
+        return self._by_columns(_rescaled, x, *checked_range(self.feature_range), smallest, largest)
+
+
+def _rescaled(x, old_low, old_high, low, high, clip=False, out=None):
+    y = rescaled(x, (old_low, old_high), (low, high), out)
+    return np.clip(y, low, high, out=y) if clip else y
 
 
 class Whitener(Transformer):
@@ -256,13 +274,17 @@ class Whitener(Transformer):
 
     def fit(self, x: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from the rows of x alone; returns self."""
-        return self._learn(x, covariance(self._checked(x, reset=True), weights=weights_of(sample_weight)))
+        return self._learn(x, self._measured(x, sample_weight, reset=True))
 
     def partial_fit(self, x: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn from the rows of x besides those before; returns self."""
         if not hasattr(self, "covariance_"):
             return self.fit(x, y, sample_weight)
-        return self._learn(x, self.covariance_ + covariance(self._checked(x), weights=weights_of(sample_weight)))
+        return self._learn(x, self.covariance_ + self._measured(x, sample_weight))
+
+    def _measured(self, x, sample_weight, reset=False):
+        measure = lazy.covariance if (lazy := bridge(x)) else covariance
+        return measure(self._checked(x, reset=reset), weights=weights_of(sample_weight))
 
     def _learn(self, x, c):
         self._learned = whitening_matrices(c, self.method, self.n_components, self.shrinkage, self.eps, self.ddof)
@@ -273,15 +295,21 @@ class Whitener(Transformer):
     def transform(self, x: ArrayLike) -> Array:
         """(x - mean_) @ whitening_.T, of x's dtype."""
         check_is_fitted(self)
-        return like(x, whitened(self._checked(x), self.covariance_, self._learned[0]))
+        return self._by_rows(whitened, x, self._checked(x), self._learned[0])
 
     def inverse_transform(self, x: ArrayLike) -> Array:
         """x @ coloring_.T + mean_, of x's dtype; what lies in the span of the learned samples comes back."""
         check_is_fitted(self)
-        values, coloring = real(samples(x)), self._learned[1]
+        values: Any = x if bridge(x) else real(samples(x))
+        coloring = self._learned[1]
         if values.ndim != 2 or values.shape[1] != coloring.shape[1]:
             raise ValueError(f"x has shape {values.shape}: it must be (n_samples, {coloring.shape[1]}), what transform gave")
-        return like(x, coloured(values, self.covariance_, coloring))
+        return self._by_rows(coloured, x, values, coloring)
+
+    def _by_rows(self, function, x, values, matrix):
+        if lazy := bridge(x):
+            return lazy.by_rows(function, values, self.covariance_, matrix)
+        return like(x, function(values, self.covariance_, matrix))
 
     def get_feature_names_out(self, input_features: Sequence[str] | None = None) -> NDArray[np.object_]:
         """Names of the columns that `transform` returns: those of the input for "zca", else whitener0, whitener1, ..."""

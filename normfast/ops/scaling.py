@@ -109,14 +109,15 @@ def _axes(x, axis):
     return layout.reduced, layout.kept
 
 
-def moments_in_units(x, axis, weights=None):
-    """Moments of x * unit without its NaN, and unit: 1 for each column, or a power of two where squares would overflow or vanish."""
-    m = moments(x, axis, weights=weights, nan_policy="omit")
+def moments_in_units(x, axis, weights=None, nan_policy="omit"):
+    """Moments of x * unit, and unit: 1 for each column, or a power of two where squares, also of differences of means, leave the range."""
+    m = moments(x, axis, weights=weights, nan_policy=nan_policy)
     tiny = (m.m2 < 1e-250) & (np.abs(m.mean) < 1e-100)
-    unit = np.where(m.m2 <= 1e250, np.where(tiny, FAR, 1.0), 1 / FAR)
+    huge = ~(m.m2 <= 1e250) | (np.abs(m.mean) > 1e125)
+    unit = np.where(huge, 1 / FAR, np.where(tiny, FAR, 1.0))
     if x.dtype != np.float64 or not ((unit < 1) | (tiny & x.any(axis=axis))).any():
         return m, np.ones_like(unit)
-    return moments(x * np.expand_dims(unit, axis), axis, weights=weights, nan_policy="omit"), unit
+    return moments(x * np.expand_dims(unit, axis), axis, weights=weights, nan_policy=nan_policy), unit
 
 
 def merged_in_units(a, unit_a, b, unit_b):
@@ -151,7 +152,8 @@ def standardized(x, mean, scale, unit, kept, out=None):
     reduced = tuple(axis for axis in range(x.ndim) if axis not in kept)
     mean, scale, unit = (np.expand_dims(values, reduced) for values in (mean, scale, unit))
     out = np.empty_like(x) if out is None else out
-    out[...] = (np.multiply(x, unit, dtype=np.float64) - mean) / scale
+    with np.errstate(invalid="ignore"):  # of infinite values
+        out[...] = (np.multiply(x, unit, dtype=np.float64) - mean) / scale
     return out
 
 
