@@ -46,7 +46,7 @@ def page(options):
         },
         f"Reductions over {max(options.nodes)} nodes": tables.reductions_text(machine, cluster, max(options.nodes)),
         "Depth of merges": tables.depth_text(machine, cluster, options),
-        "Whitening 10 TB on 1000 nodes": tables.whitening_text(machine, cluster, options),
+        "Whitening on 1000 nodes": tables.whitening_text(machine, cluster, options),
         f"Synchronized batch norm: ResNet-50, {tables.BATCH} images a rank": tables.training_text(machine, cluster, options),
         "Failures while a petabyte is standardized": tables.failures_text(machine, cluster, options),
         "What follows": tables.answers_text(machine, cluster, options),

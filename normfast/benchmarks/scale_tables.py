@@ -1,5 +1,7 @@
 """The tables of `scale`, each as Markdown."""
 
+import os
+
 import numpy as np
 
 from normfast.benchmarks import merge_trees, scale_model
@@ -72,24 +74,26 @@ def messages_text(runs, machine):
     """What MPI's messages and reductions take between processes here, beside the model."""
     if not runs:
         return "No MPI here (mpi4py and mpiexec): `pip install mpi4py mpich`. Messages were not measured."
-    rows = []
+    rows, ratios, pair = [], [], runs[0]
     for run in runs:
-        pair = runs[0]
         for (how, columns), taken in run.reduced.items():
             if how not in PROGRAMS:
                 rows.append([str(run.ranks), how, str(columns), duration(taken), "", ""])
                 continue
             model = modelled(run.ranks, how, columns, machine, pair)
+            ratios += [taken / model] * (run is pair)
             rows.append([str(run.ranks), how, str(columns), duration(taken), duration(model), f"{taken / model:.2f}"])
     balls = [
         [str(run.ranks), *(duration(value) for value in run.one_way.values()), duration(run.latency), f"{run.bandwidth / 1e9:.1f} GB/s"]
         for run in runs
     ]
-    heads = ["processes", *(size(n) for n in runs[0].one_way), "alpha", "1 / beta"]
+    heads = ["processes", *(size(n) for n in pair.one_way), "alpha", "1 / beta"]
     return (
-        f"{runs[0].library}; one way between two processes of this machine, in shared memory: within a node, not between nodes.\n\n"
+        f"{pair.library}; one way between two processes of this machine, in shared memory: within a node, not between nodes. "
+        f"Where there are more processes than cores ({os.cpu_count()}), they wait for each other's turn.\n\n"
         + markdown(heads, balls)
-        + "\n\nReductions of `Moments`, beside the model with alpha and beta of two processes:\n\n"
+        + "\n\nReductions of `Moments`, beside the model with alpha and beta of two processes; two processes take "
+        f"{min(ratios):.2g} to {max(ratios):.2g} times as long as it says.\n\n"
         + markdown(["processes", "reduction", "columns", "measured", "model", "measured / model"], rows)
     )
 
@@ -119,7 +123,7 @@ def assumed_text(cluster):
             ["bandwidth of a node's network, each way", f"{cluster.bandwidth * 8 / 1e9:g} Gbit/s", "`--gbit`"],
             ["storage, each node", f"{cluster.storage / 1e9:g} GB/s", "`--storage` (GB/s)"],
             ["file system, all nodes together", f"{cluster.filesystem / 1e9:g} GB/s", "`--filesystem` (GB/s)"],
-            ["kernels of a node beside this machine", f"{cluster.speed:g} times as fast", "`--speed`"],
+            ["speed of a node's kernels, this machine having 1", f"{cluster.speed:g}", "`--speed`"],
             ["time between failures of a node", f"{cluster.mtbf / YEAR:g} years", "`--mtbf` (years)"],
             ["until a job goes on after a failure", duration(cluster.restart), "`--restart` (s)"],
         ],
@@ -183,16 +187,17 @@ def reductions_text(machine, cluster, nodes):
     return markdown(["state", "bytes", "reduction", "messages", "sent", "merges", "seconds"], rows)
 
 
-def whitening_text(machine, cluster, options):
-    """Where merging d x d matrices costs."""
+def whitening_text(machine, cluster, options, nodes=1000):
+    """Where merging d x d matrices costs, and where it does not."""
     rows = []
-    for d in (64, 256, 1024, 4096, 16384):
-        for how in ("tree", "halving"):
-            j = scale_model.job("whiten", 1e13, 1000, machine, cluster, columns=d, block=options.block * 2**20, how=how)
-            parts = map(duration, (j.reading, j.computing, j.merging, j.messaging, j.solving, j.seconds))
-            rows.append([str(d), size(j.state), how, *parts, percent((j.merging + j.messaging) / j.seconds)])
-    heads = ["features", "state", "reduction", "storage", "kernels", "merging", "messaging", "solving", "total", "merges and messages"]
-    return markdown(heads, rows)
+    for nbytes in options.data[:2]:
+        for d in (64, 256, 1024, 4096, 16384):
+            for how in ("tree", "halving"):
+                j = scale_model.job("whiten", nbytes * 1e9, nodes, machine, cluster, columns=d, block=options.block * 2**20, how=how)
+                parts = map(duration, (j.reading, j.computing, j.merging, j.messaging, j.solving, j.seconds))
+                rows.append([size(j.nbytes), str(d), size(j.state), how, *parts, percent((j.merging + j.messaging) / j.seconds)])
+    heads = ["data", "features", "state", "reduction", "storage", "kernels", "merging", "messaging", "solving", "total"]
+    return markdown([*heads, "merges and messages"], rows)
 
 
 def training_text(machine, cluster, options):
@@ -257,7 +262,7 @@ def answers_text(machine, cluster, options):
     full = cluster.filesystem / cluster.storage
     last = scale_model.job("moments", 1e15, max(options.nodes), machine, cluster, columns=options.columns, how=options.how)
     return (
-        f"- Moments of 64 columns run at {1e-9 / machine.moments * cluster.speed:.0f} GB/s on a node in memory, its storage gives "
+        f"- Moments of 64 columns run at {1e-9 / machine.moments * cluster.speed:.1f} GB/s on a node in memory, its storage gives "
         f"{cluster.storage / 1e9:g}; {last.nodes} nodes have {size(min(cluster.storage, cluster.filesystem / last.nodes))} a second each.\n"
         f"- {full:.0f} nodes fill the file system. More of them divide it, and only what is bound by kernels goes on getting faster.\n"
         f"- Messages and merges across {last.nodes} nodes take {duration(last.messaging)} of {duration(last.seconds)}, for each node "
