@@ -269,12 +269,12 @@ def test_without_mpi_the_rest_is_there(capsys, monkeypatch):
 
 def test_the_page_is_replaced_between_its_marks(tmp_path):
     page = tmp_path / "scale.md"
-    page.write_text(f"before\n{scale.BEGIN}\nold\n{scale.END}\nafter\n")
+    page.write_text(f"before\n{scale.BEGIN}\nwhat was there\n{scale.END}\nafter\n")
     scale.main([*QUICK, "--docs", str(page)])
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith(f"{scale.END}\nafter\n")
-    assert "old" not in text
+    assert "what was there" not in text
     assert "### Assumed" in text
 
 
