@@ -204,6 +204,15 @@ def test_the_trees_are_those_of_merge(rng):
         assert depth == (number - 1).bit_length()
 
 
+@pytest.mark.parametrize("mean", [0.0, 1e8])
+def test_covariances_carry_what_rounding_took_from_their_means(mean, rng):
+    """So that merging them costs nothing however large the mean is, as docs/scale.md says."""
+    parts = merge_trees.blocks(1 << 12, rng, mean)
+    _, _, m2 = merge_trees.exact(parts)
+    merged = nf.Covariance.merge([nf.Covariance(int(c), [a], [[b]]) for c, a, b in zip(*parts, strict=True)])
+    assert abs(Fraction(float(merged.m2[0, 0])) / m2 - 1) <= 8 * Fraction(scale_model.EPS)
+
+
 def test_errors_see_a_block_that_is_missing(rng, monkeypatch):
     monkeypatch.setattr(merge_trees, "balanced", lambda m: (merge_trees.part(m, slice(0, 1)), 1))
     with pytest.raises(ArithmeticError, match="tree counted"):

@@ -24,6 +24,9 @@ SIZES = (8, 1 << 10, 1 << 16, 1 << 20, 1 << 23)  # of messages, in bytes
 REDUCED = (64, 1024, 16384)  # columns of moments that are reduced over processes
 HOWS = ("doubling", "tree")  # programs that pass whole states on
 SUM = "MPI_Allreduce, sum"
+SETTINGS = {  # a core for each process, and Open MPI may start more processes than there are cores
+    "OMP_NUM_THREADS": "1", "OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}  # fmt: skip
 
 
 class Messages(NamedTuple):
@@ -47,7 +50,7 @@ def mpiexec():
 def messages(ranks, repeats=200, timeout=300):
     """Run this file on so many processes."""
     command = [mpiexec(), "-n", str(ranks), sys.executable, "-m", __spec__.name, str(repeats)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=os.environ | SETTINGS)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
     found = json.loads(done.stdout.splitlines()[-1])
@@ -115,7 +118,15 @@ def on_ranks(repeats):
     one_way = {size: shortest(comm, functools.partial(ball, comm, np.zeros(size, np.uint8)), repeats)[0] / 2 for size in SIZES}
     reduced = [row for columns in REDUCED for row in reductions(comm, columns, repeats)]
     if comm.rank == 0:
-        print(json.dumps({"library": " ".join(MPI.Get_library_version().splitlines()[0].split()), "one_way": one_way, "reduced": reduced}))
+        print(
+            json.dumps(
+                {
+                    "library": " ".join(MPI.Get_library_version().splitlines()[0].partition(", package")[0].split()),
+                    "one_way": one_way,
+                    "reduced": reduced,
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

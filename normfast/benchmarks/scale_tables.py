@@ -52,7 +52,7 @@ def measured_text(found, stored):
                 [
                     f"`{what}` of {n} features" + ", the second sweep" * (what == "whiten"),
                     duration(taken),
-                    f"{figures['bytes', n] / taken / 1e9:.2f} GB/s",
+                    f"{figures['bytes', n] / taken / 1e9:.3g} GB/s",
                 ]
             )
         elif what == "matmul":
@@ -63,7 +63,7 @@ def measured_text(found, stored):
             of = "Covariance" if "covariance" in what else "Moments"
             state = scale_model.covariance_bytes(n) if of == "Covariance" else scale_model.moments_bytes(n)
             how = "`a + from_bytes(b.to_bytes())`" if what.endswith("bytes") else "`a + b`"
-            rows.append([f"{how} of `{of}`, {n} columns", duration(taken), size(state)])
+            rows.append([f"{how} of `{of}`, {n} column" + "s" * (n > 1), duration(taken), size(state)])
     if stored:
         for what, rate in zip(("written until safe", "read from the page cache", "read, page cache dropped"), stored, strict=True):
             rows.append([f"a file in the temporary folder, {what}", "", "-" if rate is None else f"{rate / 1e9:.2f} GB/s"])
@@ -260,11 +260,17 @@ def failures_text(machine, cluster, options):
 def answers_text(machine, cluster, options):
     """What follows for a petabyte."""
     full = cluster.filesystem / cluster.storage
+    ranks = max(options.nodes)
+    step, network = (scale_model.sync_batch_norm(ranks, one, cluster) for one in (machine, machine._replace(merge=(0.0, 0.0))))
     last = scale_model.job("moments", 1e15, max(options.nodes), machine, cluster, columns=options.columns, how=options.how)
     return (
-        f"- Moments of 64 columns run at {1e-9 / machine.moments * cluster.speed:.1f} GB/s on a node in memory, its storage gives "
-        f"{cluster.storage / 1e9:g}; {last.nodes} nodes have {size(min(cluster.storage, cluster.filesystem / last.nodes))} a second each.\n"
-        f"- {full:.0f} nodes fill the file system. More of them divide it, and only what is bound by kernels goes on getting faster.\n"
+        f"- Moments of {options.columns} columns run at {1e-9 / machine.moments * cluster.speed:.1f} GB/s on a node in memory, its storage "
+        f"gives {cluster.storage / 1e9:g}; {last.nodes} nodes have {size(min(cluster.storage, cluster.filesystem / last.nodes))} a second "
+        f"each.\n- {count(full)} nodes fill the file system. More divide it: only what is bound by kernels goes on getting faster.\n"
         f"- Messages and merges across {last.nodes} nodes take {duration(last.messaging)} of {duration(last.seconds)}, for each node "
-        f"{count(last.messages)} messages and {size(last.sent)}."
+        f"{count(last.messages)} messages and {size(last.sent)}.\n"
+        f"- Synchronized batch norm on {ranks} ranks: of {duration(step.seconds)} a step the network takes "
+        f"{duration(network.seconds)}, the rest is merging, one call of Python after the other.\n"
+        f"- A petabyte standardized on {ranks} nodes moves {size(3 * ranks * last.read)} between storage and nodes, and "
+        f"{size(ranks * last.sent)} between nodes."
     )
