@@ -42,7 +42,7 @@ class Measured(NamedTuple):
     figures: dict
 
 
-def measured(nbytes=1 << 28, budget=1.0, features=FEATURES, columns=COLUMNS):
+def measured(nbytes=1 << 28, budget=2.5, features=FEATURES, columns=COLUMNS):
     """All of this machine but its messages; arrays of so many bytes of float32."""
     rng = np.random.default_rng(0)
     flat = rng.standard_normal(nbytes // 4, np.float32)
