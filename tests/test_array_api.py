@@ -295,7 +295,7 @@ def test_in_place_on_a_tensors_memory(rng):
 
 
 def test_the_examples_of_the_page():
-    for name in ("torch", "pandas", "sklearn"):
+    for name in ("torch", "pandas", "sklearn", "xarray"):
         pytest.importorskip(name, reason=f"{name} is not installed")
     page = Path(__file__).parents[1] / "docs" / "interoperability.md"
     failed, tried = doctest.testfile(str(page), module_relative=False)
