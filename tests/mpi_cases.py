@@ -22,16 +22,23 @@ BATCHES = {1: [16], 2: [5, 11], 3: [5, 0, 11]}
 RELU = (lambda z: np.maximum(z, 0), lambda da, z: da * (z > 0))
 
 
+def started():
+    """torch.distributed with a default group of gloo; the processes find each other by a file or, under torchrun, by a port."""
+    import torch.distributed as distributed
+
+    file = os.environ.get("NORMFAST_TEST_STORE")
+    found = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"]), "init_method": f"file://{file}"} if file else {}
+    distributed.init_process_group("gloo", **found)
+    return distributed
+
+
 class Job:
     """The communicator, and how a batch that all ranks know is divided among them."""
 
     def __init__(self, kind):
         self.kind = kind
         if kind == "gloo":
-            import torch.distributed as distributed
-
-            distributed.init_process_group("gloo")
-            self.comm = distributed.group.WORLD
+            self.comm = started().group.WORLD
         else:
             from mpi4py import MPI
 
@@ -387,6 +394,66 @@ def case_one_rank_has_the_bits_of_batch_norm(job):
             assert (synchronized.backward(dy) == whole.backward(dy)).all()
             assert all((a.grad == b.grad).all() for a, b in zip(synchronized.parameters(), whole.parameters(), strict=True))
             assert (synchronized.running_var == whole.running_var).all()
+
+
+def case_torch_module(job):
+    """The module beside the exact results for the whole batch, and PyTorch's running statistics; gradients of parameters are parts."""
+    if job.kind != "gloo":
+        return
+    import torch
+    from torch import nn
+
+    from normfast.torch import SyncBatchNorm
+    from normfast.torch.arrays import array
+
+    dtypes = (torch.float32, torch.float64, torch.bfloat16)
+    for dtype, shape in ((dtype, shape) for dtype in dtypes for shape in ((16, 4), (16, 4, 5, 3))):
+        parameters, units = (torch.float32, 1.01) if dtype is torch.bfloat16 else (dtype, 16.0)
+        whole = nn.BatchNorm2d(4, dtype=parameters) if len(shape) == 4 else nn.BatchNorm1d(4, dtype=parameters)
+        layer = SyncBatchNorm(4, dtype=parameters)
+        values, dy = (torch.tensor(job.rng.normal(2, 1, shape)).to(dtype) for _ in range(2))
+        rows, axes = slice(*job.ends[job.rank : job.rank + 2]), (0, *range(2, len(shape)))
+        x = values[rows].clone().requires_grad_()
+        y = layer(x)
+        y.backward(dy[rows])
+        dx, dweight, dbias = exact_gradients(dy.double().numpy(), values.double().numpy(), axes)
+        assert y.dtype is x.grad.dtype is dtype
+        agree(array(y), job.own(exact(values.double().numpy(), axes)[0]), "y of the module", units=units, scale=4.0)
+        agree(array(x.grad), job.own(dx), "dx of the module", units=units, scale=4.0)
+        for parameter, expected in ((layer.weight, dweight), (layer.bias, dbias)):
+            total = np.sum(job.ranks.gather(parameter.grad.numpy()), axis=0)
+            agree(total, expected.sum(axes), "the sum of a parameter's gradients", units=16)
+        whole(values.to(parameters))
+        for name in ("running_mean", "running_var"):
+            agree(getattr(layer, name).numpy(), getattr(whole, name).double().numpy(), name)
+        whole.load_state_dict(layer.state_dict())
+        assert torch.equal(layer.eval()(values), SyncBatchNorm.convert_sync_batchnorm(whole).eval()(values))
+
+
+def case_torch_data_parallel(job):
+    """DistributedDataParallel, which refuses PyTorch's own SyncBatchNorm on a CPU, trains as one process would."""
+    if job.kind != "gloo":
+        return
+    import torch
+    from torch import nn
+
+    from normfast.torch import SyncBatchNorm
+
+    torch.manual_seed(0)
+    alone = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)).double()
+    together = nn.parallel.DistributedDataParallel(SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(alone)))
+    rows = slice(*job.ends[job.rank : job.rank + 2])
+    for model, own, factor in ((alone, slice(None), 1), (together, rows, job.size)):
+        rng = np.random.default_rng(3)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(4):
+            x, target = (torch.tensor(rng.normal(size=(16, n))) for n in (3, 2))
+            optimizer.zero_grad()
+            (((model(x[own]) - target[own]) ** 2).sum() / 16 * factor).backward()  # DDP divides by the number of processes
+            optimizer.step()
+    for ours, theirs in zip(together.module.state_dict().values(), alone.state_dict().values(), strict=True):
+        assert (ours - theirs).abs().max() < 1e-12
+    job.raises(ValueError, "expected more than 1 value per channel", lambda: together.module[1](torch.ones(int(job.rank == 0), 6).double()))
 
 
 CASES = [name for name in dir() if name.startswith("case_")]

@@ -140,8 +140,14 @@ def ranks_of(comm):
     raise TypeError(f"comm must be {kinds}, got {type(comm).__name__}")
 
 
+@cache
 def _mpi():
-    return needed("mpi4py.MPI", "mpi", "normfast.mpi with comm=None")
+    needed("mpi4py", "mpi", "normfast.mpi with comm=None")
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):
+        raise ImportError("mpi4py finds no MPI library: pip install mpich, or install one by your system") from None
+    return MPI
 
 
 def _distributed():

@@ -7,9 +7,8 @@ from numpy.typing import DTypeLike
 
 from normfast.layers import BatchNorm
 from normfast.mpi.communicators import ranks_of
-from normfast.mpi.failures import alike, jointly
-from normfast.ops._arrays import checked_eps
-from normfast.ops._share import Share
+from normfast.mpi.failures import alike
+from normfast.mpi.steps import backward, forward
 from normfast.ops._stats import NormGradients, NormStats
 from normfast.typing import Activation, Array, ArrayLike
 
@@ -79,21 +78,8 @@ class SyncBatchNorm(BatchNorm):
         named = activation if isinstance(activation, str) else type(activation).__name__
         alike(self.ranks, own | {"affine": affine, "activation": named, "dtype": str(np.dtype(dtype))})
 
-    def _forward(self, x: ArrayLike, weight: Any, bias: Any, *, eps: float, ord: float, **options: Any) -> tuple[Array, NormStats]:
-        def prepare():
-            checked_eps(eps)
-            share = Share(x, weight, bias, channels=self.num_features, **options)
-            return share, share.moments()
-
-        nothing = np.tile([0.0, 0.0, 0.0, 1.0], (self.num_features, 1))
-        share, moments = jointly(self.ranks, prepare, self.ranks.merge, nothing)
-        return share.normalize(moments, eps)
+    def _forward(self, x: ArrayLike, weight: Any, bias: Any, *, ord: float, **options: Any) -> tuple[Array, NormStats]:
+        return forward(self.ranks, self.num_features, x, weight, bias, **options)
 
     def _backward(self, dy: ArrayLike, x: ArrayLike, stats: NormStats, weight: Any, *, ord: float, **options: Any) -> NormGradients:
-        def prepare():
-            share = Share(x, weight, dy=dy, channels=self.num_features, **options)
-            sums = share.sums(stats)
-            return (share, sums), sums
-
-        (share, own), sums = jointly(self.ranks, prepare, self.ranks.add, np.zeros((2, self.num_features)))
-        return share.gradient(sums, None if self.sum_gradients else own)
+        return backward(self.ranks, self.num_features, dy, x, stats, weight, sum_gradients=self.sum_gradients, **options)
