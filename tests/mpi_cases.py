@@ -18,7 +18,7 @@ from normfast.layers import BatchNorm
 from normfast.mpi import SyncBatchNorm, all_moments
 from normfast.mpi.communicators import ranks_of
 
-BATCHES = {1: [16], 2: [5, 11], 3: [5, 0, 11]}
+BATCHES = {1: [16], 2: [5, 11], 3: [5, 0, 11], 4: [4, 4, 4, 4], 5: [5, 0, 7, 1, 3], 7: [0, 0, 1, 2, 3, 4, 6]}
 RELU = (lambda z: np.maximum(z, 0), lambda da, z: da * (z > 0))
 
 

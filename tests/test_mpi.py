@@ -95,31 +95,35 @@ def test_a_rank_that_exits_under_gloo(tmp_path):
     assert all(states), texts
 
 
-def programs():
-    """The programs of docs/mpi.md: those that begin with their name."""
+def program(name, folder):
+    """Write a program of docs/mpi.md, whose first line is its name, to a folder."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return {
-        block.partition("\n")[0].removeprefix("# "): block
-        for block in blocks
-        if block.startswith("# ") and ".py" in block.partition("\n")[0]
-    }
+    (folder / name).write_text(next(block for block in blocks if block.startswith(f"# {name}\n")))
+    return name
 
 
-@pytest.mark.parametrize("ranks", [1, 3])
-def test_the_training_loop_of_the_page(ranks, tmp_path):
+def test_the_training_loop_of_the_page(tmp_path):
     """It gives the same model on any number of ranks, within what float32 rounds."""
-    (tmp_path / "train.py").write_text(programs()["train.py"])
-    states, texts = run("mpi", ranks, tmp_path, "train.py")
+    losses = []
+    for ranks in (1, 2, 3):
+        states, texts = run("mpi", ranks, tmp_path, program("train.py", tmp_path))
+        assert states == [0], texts
+        losses.append(float(re.search(r"loss ([\d.]+)", texts[0]).group(1)))
+    assert max(losses) < 0.3  # the target has the mean square 0.8
+    assert max(losses) - min(losses) < 0.002, losses
+
+
+def test_the_moments_of_the_page(tmp_path):
+    states, texts = run("mpi", 2, tmp_path, program("moments.py", tmp_path))
     assert states == [0], texts
-    loss = float(re.search(r"loss ([\d.]+)", texts[0]).group(1))
-    assert loss < 0.4, texts
 
 
-@pytest.mark.parametrize("name", ["moments.py", "groups.py"])
-def test_the_other_programs_of_the_page(name, tmp_path):
-    (tmp_path / name).write_text(programs()[name])
-    states, texts = run("gloo" if name == "groups.py" else "mpi", 2, tmp_path, name)
-    assert not any(states), texts
+def test_the_groups_of_the_page(tmp_path):
+    pytest.importorskip("torch.distributed", reason="PyTorch is not installed")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = {**os.environ, "PYTHONPATH": str(Path(nf.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, program("groups.py", tmp_path)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_import_brings_neither_mpi_nor_torch():
@@ -130,7 +134,8 @@ def test_import_brings_neither_mpi_nor_torch():
 
 @pytest.mark.parametrize(("lacking", "text"), [("mpi4py", "pip install 'normfast[mpi]'"), ("mpi4py.MPI", "finds no MPI library")])
 def test_without_mpi(lacking, text):
-    code = f"import sys; sys.modules[{lacking!r}] = None\nimport normfast.mpi\ntry:\n    normfast.mpi.SyncBatchNorm(3)\nexcept ImportError as e:\n    print(e)"
+    made = "try:\n    normfast.mpi.SyncBatchNorm(3)\nexcept ImportError as error:\n    print(error)"
+    code = f"import sys, normfast.mpi\nsys.modules[{lacking!r}] = None\n{made}"
     if lacking == "mpi4py.MPI":
         pytest.importorskip("mpi4py", reason="mpi4py is not installed")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

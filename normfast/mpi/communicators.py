@@ -1,6 +1,7 @@
 """Who takes part: the ranks of an MPI communicator or of a process group of PyTorch, under one set of methods."""
 
 import sys
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -8,15 +9,23 @@ import numpy as np
 from normfast.extras import needed
 from normfast.mpi.failures import abort_on_uncaught
 from normfast.ops._share import merge_moments
+from normfast.typing import Float64Array
+
+TAG = 28262  # of messages between two ranks, so that none of the program's own is taken for one
 
 
 class Ranks:
     """What both have: each message ends in a number that tells how many ranks failed before they could send."""
 
+    rank: int
+    size: int
+    _merge: Callable[[Float64Array], Float64Array]
+    _add: Callable[[Float64Array], Float64Array]
+
     def merge(self, moments, failed):
         """The moments (c, 4) of all ranks together, the same bits on each, and whether a rank failed: one message."""
-        total = self._merge(np.vstack([moments, [failed, 0.0, 0.0, 1.0]]))
-        return total[:-1], total[-1, 0] > 0
+        total = self._merge(np.vstack([moments, [1.0, failed, 0.0, 1.0]]))
+        return total[:-1], total[-1, 1] > 0  # the mean of the flags
 
     def add(self, sums, failed):
         """The sums of all ranks together, the same bits on each, and whether a rank failed: one message."""
@@ -49,11 +58,11 @@ class MPIRanks(Ranks):
 
     def send(self, thing, rank):
         """To one rank, which receives it."""
-        self.comm.send(thing, rank)
+        self.comm.send(thing, rank, TAG)
 
     def receive(self, rank):
         """What one rank sent."""
-        return self.comm.recv(source=rank)
+        return self.comm.recv(source=rank, tag=TAG)
 
     def broadcast(self, thing):
         """Rank 0's thing, on every rank."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from normfast.engines.numpy import inverse_deviation
 from normfast.kernels.activations import IDENTITY
+from normfast.kernels.moments import merge
 from normfast.ops._arrays import apart, checked_out, checked_where, direct, floating, gradient_dtype, layout_of, same_shape
 from normfast.ops._norm import Course
 from normfast.ops._statistics import Accumulator, block_moments, merge_scaled
@@ -18,6 +19,9 @@ from normfast.ops.batch_norm import _channels
 
 def merge_moments(a, b):
     """Moments (c, 4) of two shares together: for each channel count, mean * scale, m2 * scale**2 and scale, as `Accumulator` has them."""
+    if (a[:, 3] == b[:, 3]).all() and a[:, 0].all() and b[:, 0].all():  # nearly always, and to the same bits in half the time
+        with np.errstate(all="ignore"):
+            return np.stack([*merge(*a.T[:3], *b.T[:3]), a[:, 3]], axis=1)
     return np.stack(merge_scaled(a.T, b.T), axis=1)
 
 
@@ -47,11 +51,16 @@ class Share:
         """Moments (c, 4) of the own values."""
         course = self.course
         found = Accumulator(course.statistic_shape)
+        total = found.count, found.mean, found.m2, found.scale
         for piece in course.pieces:
             block = course.block(piece, course.kept)
             mask = None if course.mask is None else course.mask[piece].reshape(block)
-            found.add(piece, block_moments(course.x.load(piece, own=course.own).reshape(block), mask, course.dtype))
-        return np.stack([values.ravel() for values in (found.count, found.mean, found.m2, found.scale)], axis=1)
+            more = block_moments(course.x.load(piece, own=course.own).reshape(block), mask, course.dtype)
+            if len(course.pieces) > 1:
+                found.add(piece, more)
+            else:
+                total = more
+        return np.stack([values.ravel() for values in total], axis=1)
 
     def normalize(self, moments, eps):
         """y and the `NormStats` of the whole batch, from the moments of all shares."""

@@ -1,5 +1,7 @@
 """Batch norm over the samples of all processes of a group, on CPUs, which `torch.nn.SyncBatchNorm` refuses."""
 
+from typing import Any
+
 import torch
 import torch.distributed as distributed
 from torch import nn
@@ -73,7 +75,7 @@ class SyncBatchNorm(_BatchNorm):
 @torch.compiler.disable
 def synchronized(x, weight, bias, ranks, channels, eps):
     """y, and mean, variance and number of all values of each channel."""
-    known = []
+    known: list[Any] = []
     y = Synchronized.apply(x, weight, bias, ranks, channels, eps, known)
     (stats,) = known
     return y, tensor_of(stats.mean), tensor_of(stats.var), int(stats.count[0])
