@@ -121,7 +121,9 @@ def case_shapes_and_dtypes(job):
         for shape in ((16, 5), (16, 5, 7), (16, 5, 3, 4), (16, 5, 2, 3, 2)):
             compare(job, shape, dtype)
     compare(job, (16, 3, 4, 9), np.float32, axis=-1)
-    compare(job, (16, 64, 50, 70), np.float32)  # pieces and threads
+    compare(job, (16, 64, 50, 70), np.float32)  # with threads
+    compare(job, (16, 16, 50, 70), np.float32, masked=True, steps=1)  # in several pieces
+    compare(job, (16, 16, 50, 70), np.float16, steps=1, activation="relu")  # y at once, dx in pieces
     compare(job, (16, 1), np.float32)
 
 

@@ -29,7 +29,7 @@ class Course:
     of length 1 along those that they do not tell apart.
     """
 
-    def __init__(self, x, layout, affine, weight=None, bias=None, *, ord=2, where=None, activation=IDENTITY, whole=False):
+    def __init__(self, x, layout, affine, weight=None, bias=None, *, ord=2, where=None, activation=IDENTITY):
         self.order, self.ord, self.activation = layout.order, ord, activation
         shape = tuple([x.shape[axis] for axis in self.order])
         self.kept = [axis in layout.kept for axis in self.order]
@@ -40,7 +40,7 @@ class Course:
         self.own = where is not None  # whether a piece of x is a copy, since values are replaced in it or dx is written before its last use
         # absolute deviations of masked values vanish where the mean, in float64, stands in for them
         self.dtype = DOUBLE if ord != 2 and where is not None else computing(x.dtype)
-        self.pieces = split(shape, x.size if whole else None) if x.size else []
+        self.pieces = split(shape) if x.size else []
         self.complete = all(
             cut.stop - cut.start == n for piece in self.pieces for cut, n, kept in zip(piece, shape, self.kept, strict=True) if not kept
         )
