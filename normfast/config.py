@@ -11,6 +11,7 @@ from normfast.engines.threads import get_num_threads
 # Extras that add something to the package, and the library that each brings
 OPTIONAL = {
     "bfloat16": "ml_dtypes",
+    "mpi": "mpi4py",
     "numba": "numba",
     "onnx": "onnx",
     "safetensors": "safetensors",
