@@ -12,6 +12,7 @@ from normfast.engines.threads import get_num_threads
 OPTIONAL = {
     "bfloat16": "ml_dtypes",
     "dask": "dask",
+    "mpi": "mpi4py",
     "numba": "numba",
     "onnx": "onnx",
     "safetensors": "safetensors",

@@ -1,5 +1,6 @@
 """The norms as layers: weight, bias, running statistics and what the backward pass needs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import DTypeLike
 
 from normfast.layers.base import Layer, Parameter
 from normfast.ops._arrays import checked_where
-from normfast.ops._stats import NormStats
+from normfast.ops._stats import NormGradients, NormStats
 from normfast.ops.activation import checked_activation
 from normfast.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_forward, update_running
 from normfast.ops.group_norm import group_norm_backward, group_norm_forward, instance_norm_backward, instance_norm_forward
@@ -97,6 +98,8 @@ class BatchNorm(Norm):
     """
 
     buffers = ("running_mean", "running_var", "num_batches_tracked")
+    _forward: Callable[..., tuple[Array, NormStats]] = staticmethod(batch_norm_forward)
+    _backward: Callable[..., NormGradients] = staticmethod(batch_norm_backward)
 
     def __init__(
         self,
@@ -126,7 +129,7 @@ class BatchNorm(Norm):
             if where is not None:
                 np.copyto(y, 0, where=~checked_where(where, y))
             return y
-        y, stats = batch_norm_forward(x, *self._affine(), ord=self.ord, where=where, **options)
+        y, stats = self._forward(x, *self._affine(), ord=self.ord, where=where, **options)
         self._update_running(stats, self.ddof if self.ord == 2 else 0)
         self._saved = x, stats, where
         return y
@@ -136,7 +139,7 @@ class BatchNorm(Norm):
         x, stats, where = self._remembered()
         weight, bias = self._affine()
         options: dict[str, Any] = {"axis": self.axis, "activation": self.activation, "ord": self.ord, "where": where}
-        return self._take(batch_norm_backward(dy, x, stats, weight, bias=bias, **options))
+        return self._take(self._backward(dy, x, stats, weight, bias=bias, **options))
 
 
 class LayerNorm(Norm):

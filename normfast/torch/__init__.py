@@ -31,6 +31,7 @@ from normfast.torch.modules import (  # noqa: E402
     RMSNorm,
 )
 from normfast.torch.norms import batch_norm, group_norm, instance_norm, layer_norm, rms_norm  # noqa: E402
+from normfast.torch.sync_batch_norm import SyncBatchNorm  # noqa: E402
 
 __all__ = [
     "AlphaDropout",
@@ -47,6 +48,7 @@ __all__ = [
     "LayerNorm",
     "MultiheadAttention",
     "RMSNorm",
+    "SyncBatchNorm",
     "accelerate",
     "alpha_dropout",
     "batch_norm",

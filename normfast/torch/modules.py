@@ -61,7 +61,10 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             momentum = 1.0 / float(self.num_batches_tracked) if momentum is None else momentum
         running = (self.running_mean, self.running_var) if not self.training or self.track_running_stats else (None, None)
         batch = self.training or (self.running_mean is None and self.running_var is None)
-        return norms.batch_norm(input, *running, self.weight, self.bias, batch, 0.0 if momentum is None else momentum, self.eps)
+        return self._normalize(input, *running, batch, 0.0 if momentum is None else momentum)
+
+    def _normalize(self, input, running_mean, running_var, batch, momentum):
+        return norms.batch_norm(input, running_mean, running_var, self.weight, self.bias, batch, momentum, self.eps)
 
 
 class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):

@@ -103,7 +103,7 @@ def instance_norm(input, running_mean=None, running_var=None, weight=None, bias=
     if running_mean is None:
         return normalized(input, weight, bias, "group_norm", input.shape[1], eps)
     y, mean, _, var = run(input, weight, bias, "group_norm", input.shape[1], eps)
-    _update(running_mean, running_var, mean.mean(0), var.mean(0), input.shape[2:].numel(), momentum)
+    update_running(running_mean, running_var, mean.mean(0), var.mean(0), input.shape[2:].numel(), momentum)
     return y
 
 
@@ -133,11 +133,11 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
         return y
     y, mean, _, var = run(input, weight, bias, "batch_norm", 0, eps)
     if running_mean is not None:
-        _update(running_mean, running_var, mean, var, input.numel() // input.shape[1], momentum)
+        update_running(running_mean, running_var, mean, var, input.numel() // input.shape[1], momentum)
     return y
 
 
-def _update(running_mean, running_var, mean, var, count, momentum):
+def update_running(running_mean, running_var, mean, var, count, momentum):
     """Running statistics in place, in float64 in between; the unbiased variance, as PyTorch does."""
     for running, new in (running_mean, mean), (running_var, var * (count / (count - 1))):
         if torch.compiler.is_compiling():
