@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from normfast.engines.threads import threads
 from normfast.stream.errors import FileError
 from normfast.stream.passes import read_ahead
 from normfast.stream.statistics import Collector
 
 
+@threads(1)
 def checked(source, result, grid, method, progress):
     """Raise a `FileError` unless each value is the transform of its source and the statistics of the result are as promised."""
     collector = Collector(method.kind, source.shape)

@@ -44,7 +44,7 @@ class Progress:
             sys.stderr.write("\r\033[K")
         if self._show:
             seconds = time.monotonic() - self._begin
-            sys.stderr.write(f"{self._done / 1e9:.2f} GB read in {seconds:.1f} s, {self._speed() / 1e9:.2f} GB/s\n")
+            sys.stderr.write(f"{self._done / 1e9:.3g} GB in {seconds:.1f} s, {self._speed() / 1e9:.2f} GB/s\n")
 
     def start(self, name, skipped=0):
         """Begin a pass, of which so many bytes were done before."""

@@ -82,6 +82,7 @@ class Summary:
     compensated = False
 
     def __init__(self, axis, nan_policy):
+        self.axis, self.nan_policy = axis, nan_policy
         self._moments, self._extremes = MomentsOf(axis, nan_policy), Extremes(axis)
 
     def measure(self, values):
