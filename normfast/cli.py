@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 import normfast
-from normfast.engines import ENGINES
 from normfast import file_commands
+from normfast.engines import ENGINES
 
 
 def main(arguments=None):

@@ -1,8 +1,8 @@
 """A file larger than what a process may take, standardized: `python -m normfast.benchmarks.streaming --folder DIR`.
 
-Makes a float32 .npy of --gb GB and takes turns: reading it twice and writing as much once, in blocks as `normfast standardize` has them, then
-that command itself, in a process of its own whose peak memory it prints. Before each the file's pages are dropped from the page cache, and
-both end when the result is on the disk. Last a run is ended by SIGKILL half-way and resumed: its result must have the same bytes.
+Makes a float32 .npy of --gb GB and takes turns: reading it twice and writing as much once, in blocks as `normfast standardize` has them,
+then that command itself, in a process of its own whose peak memory it prints. Before each the file's pages are dropped from the page cache,
+and both end when the result is on the disk. Last a run is ended by SIGKILL half-way and resumed: its result must have the same bytes.
 """
 
 import argparse

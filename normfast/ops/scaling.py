@@ -122,6 +122,11 @@ def moments_in_units(x, axis, weights=None):
 def merged_in_units(a, unit_a, b, unit_b):
     """Two sets of moments together, in the unit that keeps squares within reach."""
     unit = np.where(_zero(a), unit_b, np.where(_zero(b), unit_a, np.minimum(unit_a, unit_b)))
+    both = _times(a, unit / unit_a) + _times(b, unit / unit_b)
+    far = both.m2 > 1e250  # each alone within reach, but far from the other
+    if not far.any():
+        return both, unit
+    unit = np.where(far, np.minimum(unit, 1 / FAR), unit)
     return _times(a, unit / unit_a) + _times(b, unit / unit_b), unit
 
 

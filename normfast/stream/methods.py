@@ -109,7 +109,7 @@ class Whiten(Method):
 
     def learn(self, c):
         self.covariance = self.found = c
-        self.matrix, _ = whitening_matrices(c, "zca", None, 0.0, 1e-12, self.ddof)
+        self.matrix, self.inverse = whitening_matrices(c, "zca", None, 0.0, 1e-12, self.ddof)
         self.statistics = ()
 
     def transformed(self, x, out, statistics):
@@ -121,7 +121,7 @@ class Whiten(Method):
         return bool((np.abs(y.astype(np.float64) - again) <= allowed).all())
 
     def deviation(self, c):
-        expected = self.matrix @ self.covariance.cov(self.ddof) @ self.matrix.T  # the identity, but for directions that were dropped
+        expected = self.matrix @ self.inverse  # the identity, but for directions that were dropped
         with np.errstate(all="ignore"):
             root = np.sqrt(self.covariance.var())
             reach = np.abs(self.matrix) @ root  # how far rounding is enlarged

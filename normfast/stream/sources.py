@@ -127,6 +127,14 @@ def line_of(error):
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def there(path):
+    """Raise if there is no such file, or none that may be seen."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{path}: there is no such file") from None
+
+
 def open_source(source, *, member=None, columns=None):
     """The source of that name, or over an array that gives slices."""
     if isinstance(source, Source):
@@ -141,8 +149,7 @@ def open_source(source, *, member=None, columns=None):
         if colon and os.path.exists(head):
             path, member = head, tail
     suffix = Path(path).suffix.lower()
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{path}: there is no such file")
+    there(path)
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: what is in it is known by the endings {' '.join(SUFFIXES)}; a raw file needs a shape and a dtype")
     if columns is not None and suffix not in (".parquet", ".pq"):

@@ -172,7 +172,7 @@ class _Run:
             raise
         except OSError as error:
             if error.errno in FULL:
-                if claim.new and not os.path.exists(self.state_path):
+                if not os.path.exists(self.state_path):
                     claim.remove()
                     raise
                 raise OSError(error.errno, f"{os.strerror(error.errno)}: make room and resume, or delete {self.partial}") from None

@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from normfast.stream.flat import Flat
+from normfast.stream.sources import there
 
 
 def raw(path, shape, dtype, *, offset=0, order="C"):
@@ -43,8 +44,7 @@ def raw(path, shape, dtype, *, offset=0, order="C"):
     path = os.fspath(path)
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     dtype = np.dtype(dtype)
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{path}: there is no such file")
+    there(path)
     if offset < 0 or min(shape, default=0) < -1 or shape.count(-1) > 1 or order not in ("C", "F"):
         raise ValueError(
             f"{path}: lengths must be 0 or more (one may be -1), offset 0 or more, order C or F; got {shape}, {offset}, {order}"
