@@ -104,7 +104,7 @@ WRONG = [
     ("x.npy y.npy --offset 3", "need --shape and --dtype"),
     ("x.npy y.npy --shape 5,2", "a raw file needs --dtype"),
     ("x.npy y.npy --shape=-1,3 --dtype f4", "do not divide"),
-    ("x.npy y.npy --shape=-1,-1 --dtype f4", "lengths (one may be -1)"),
+    ("x.npy y.npy --shape=-1,-1 --dtype f4", "lengths must be 0 or more (one may be -1)"),
 ]
 
 

@@ -96,8 +96,9 @@ class State:
     def remove(self):
         """The run is over."""
         self.settle()
-        if self.path is not None and os.path.exists(self.path):
-            os.remove(self.path)
+        for path in (self.path, f"{self.path}.new") if self.path is not None else ():
+            if os.path.exists(path):
+                os.remove(path)
 
     def close(self):
         """Give the thread back."""
@@ -107,10 +108,15 @@ class State:
 def replace(path, content):
     """Write a file as a whole: what has the name keeps its content until the new one is on the disk."""
     beside = f"{path}.new"
-    with open(beside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        if os.path.exists(beside):
+            os.remove(beside)
+        raise
     os.replace(beside, path)
     sync_folder(path)
 

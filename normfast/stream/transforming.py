@@ -154,16 +154,21 @@ class _Run:
 
     def run(self, resume, force, check, show):
         """All of it; what goes wrong with a file leaves nothing, what may be mended leaves what `resume` needs."""
-        refuse(self.path, (self.partial, self.state_path), self.source.paths(), force)
         state = State(self.state_path, {"source": self.source.fingerprint(), **self.options})
         try:
             found = state.read() if resume else None
+            whole = found and found[:2] == ("result", len(self.grid)) and not os.path.exists(self.partial) and os.path.exists(self.path)
+            refuse(self.path, (self.partial, self.state_path), self.source.paths(), force or whole)
+            if whole:  # it was killed between its last two steps
+                state.remove()
+                state.close()
+                return self._told(self._collector(found))
             claim = Claim(self.partial, self.ending == ".zarr")
         except BaseException:
             state.close()
             raise
         try:
-            statistics = self._grow(found, claim, state, check, show)
+            told = self._told(self._grow(found, claim, state, check, show))
             put_in_place(self.partial, self.path)
             state.remove()
         except (FileError, TypeError, ValueError):
@@ -180,11 +185,11 @@ class _Run:
         finally:
             claim.close()
             state.close()
-        return Transformed(self.path, self.source.shape, self.dtype, statistics)
+        return told
 
     def _grow(self, found, claim, state, check, show):
         """The passes, from where they were."""
-        name, start, description, blobs = found or ("statistics", 0, [], [])
+        name, start = found[:2] if found else ("statistics", 0)
         new = claim.new or name == "statistics" or self.ending in TABLES
         if new:
             if not found:
@@ -194,8 +199,7 @@ class _Run:
         target = open_target(self.partial, self.ending, *layout, new)
         try:
             with Progress(self.source.nbytes * ((1 if self.grid.whole else 2) + check), show) as progress:
-                collector = Collector(self.method.kind, self.source.shape)
-                collector.restore(description, blobs)
+                collector = self._collector(found)
                 if not self.grid.whole:
                     begin = start if name == "statistics" else len(self.grid)
                     progress.start("statistics", self._bytes(begin))
@@ -216,11 +220,26 @@ class _Run:
                         checked(self.source, result, self.grid, self.method, progress)
                     finally:
                         result.close()
+                state.save("result", len(self.grid), collector.snapshot())
+                state.settle()
         finally:
             target.close()
-        if self.grid.whole and not self.grid.many and len(self.grid):
+        return collector
+
+    def _collector(self, found):
+        """The statistics so far."""
+        collector = Collector(self.method.kind, self.source.shape)
+        if found:
+            collector.restore(*found[2:])
+        return collector
+
+    def _told(self, collector):
+        """What is returned."""
+        statistics = None
+        if len(self.grid) and not (self.grid.whole and self.grid.many):
             self.method.learn(*collector.result())
-        return self.method.found if len(self.grid) and not (self.grid.whole and self.grid.many) else None
+            statistics = self.method.found
+        return Transformed(self.path, self.source.shape, self.dtype, statistics)
 
     def _learned(self, collector, block, values):
         """The transform of a block that holds whole statistics."""
