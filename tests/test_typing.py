@@ -12,7 +12,7 @@ import normfast as nf
 
 SAMPLE = Path(__file__).with_name("typing_sample.py")
 ROOT = SAMPLE.parents[1]
-MODULES = ("normfast", "normfast.diagnostics", "normfast.layers", "normfast.preprocessing", "normfast.pruning")
+MODULES = ("normfast", "normfast.diagnostics", "normfast.layers", "normfast.preprocessing", "normfast.pruning", "normfast.stream")
 
 
 def mypy(*arguments):

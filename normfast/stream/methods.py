@@ -1,5 +1,7 @@
 """What brings a block to its result, given the statistics of all blocks: the arithmetic of `normfast.preprocessing`, block by block."""
 
+from typing import Any
+
 import numpy as np
 
 from normfast.ops.moments import Moments
@@ -22,6 +24,10 @@ class Method:
     computing, dtype : dtype
         In which values are computed, and what results are rounded to.
     """
+
+    kind: Any  # of the statistics that it needs
+    statistics: Any  # as arrays, of which a block takes its part
+    found: Any  # what the caller is told of them
 
     def __init__(self, shape, reduced, computing, dtype):
         self.shape, self.reduced, self.computing, self.dtype = shape, reduced, computing, dtype

@@ -4,6 +4,7 @@ import os
 import struct
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,8 @@ class Compressed(Source):
         self.path, self._filename, self._length, self.fortran = path, filename, length, fortran
         self._status = marks(os.stat(path))
         self._archive = zipfile.ZipFile(path)
-        self._file, self._position = None, 0
+        self._file: Any = None
+        self._position = 0
 
     def read(self, block, space):
         cuts, shape = [block[axis] for axis in self.order], [self.shape[axis] for axis in self.order]

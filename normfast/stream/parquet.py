@@ -1,6 +1,7 @@
 """Tables in Parquet: their columns are those of an array; through the library pyarrow."""
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,9 @@ class Table(Source):
         groups = range(file.metadata.num_row_groups)
         self._starts = np.cumsum([0, *(file.metadata.row_group(group).num_rows for group in groups)])
         self._status = marks(os.stat(path))
-        self._batches, self._position = None, -1
+        self._position = -1
+        self._batches: Any = None
+        self._rest: Any = None
 
     def read(self, block, space):
         rows, taken = block
@@ -62,7 +65,7 @@ class Table(Source):
                     self._rest = next(self._batches)
                 part = self._rest[: len(values) - done]
                 self._rest = self._rest[len(part) :]
-                for j, name in enumerate(self.columns):
+                for j, name in enumerate(self.columns or ()):
                     values[done : done + len(part), j] = _numbers(part.column(name), self.dtype)
                 done += len(part)
         except (StopIteration, pyarrow.ArrowException, OSError) as error:

@@ -7,6 +7,7 @@ in 2.0 s with two threads, who wait for cores that are taken. One thread compute
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 from normfast.engines.threads import threads
 from normfast.stream.sources import Space
@@ -18,7 +19,7 @@ def read_ahead(source, grid, start):
     """(number, block, values) of the blocks in their order, from one on; values may be overwritten, and hold until AHEAD blocks later."""
     spaces = [Space() for _ in range(2 * AHEAD + 2)]
     with ThreadPoolExecutor(1) as reader:
-        pending = deque()
+        pending: deque[Any] = deque()
         try:
             for k in range(start, len(grid) + AHEAD):
                 if k < len(grid):
@@ -53,7 +54,7 @@ def result_pass(source, grid, target, transform, start, state, collector, progre
     """Write the transform of all blocks from `start` on; the collector goes into the state."""
     done = start
     with ThreadPoolExecutor(1) as writer:
-        pending = deque()
+        pending: deque[Any] = deque()
         try:
             for k, block, values in read_ahead(source, grid, start):
                 while len(pending) >= AHEAD:

@@ -33,7 +33,7 @@ class Source:
 
     sequential = False
     lent = False
-    columns = None
+    columns: list[str] | None = None
 
     def __init__(self, name, shape, dtype, fortran=False, unit=None):
         self.name, self.shape, self.dtype = name, tuple(map(int, shape)), checked_dtype(dtype, name)

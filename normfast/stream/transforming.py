@@ -46,7 +46,7 @@ def transform(
     axis: Axis | None = 0,
     ddof: float = 0,
     feature_range: tuple[float, float] = (0, 1),
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
     member: str | None = None,
     columns: list[str] | None = None,
     resume: bool = False,

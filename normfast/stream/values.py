@@ -1,14 +1,18 @@
 """Files of values alone, whose shape and dtype their user knows."""
 
 import os
+from typing import Literal
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from normfast.stream.flat import Flat
-from normfast.stream.sources import there
+from normfast.stream.sources import Source, there
 
 
-def raw(path, shape, dtype, *, offset=0, order="C"):
+def raw(
+    path: str | os.PathLike[str], shape: int | tuple[int, ...], dtype: DTypeLike, *, offset: int = 0, order: Literal["C", "F"] = "C"
+) -> Source:
     """A file of values alone as a source for `moments`, `covariance` and `transform`.
 
     Parameters

@@ -1,6 +1,7 @@
 """Arrays of Zarr, formats 2 and 3, in a folder; through the library of that name."""
 
 import os
+from typing import Any
 
 from normfast.extras import needed
 from normfast.stream.errors import FileError
@@ -31,7 +32,7 @@ class ZarrTarget:
     def __init__(self, path, shape, dtype, grid, source, new):
         self.path = path
         if new:
-            like = getattr(source, "array", None)
+            like: Any = getattr(source, "array", None)
             same = isinstance(like, zarr.Array) and tuple(shape) == like.shape
             chunks, shards = (like.chunks, like.shards) if same else (grid.block, None)
             version = like.metadata.zarr_format if same else 3
