@@ -13,9 +13,11 @@ OPTIONAL = {
     "bfloat16": "ml_dtypes",
     "numba": "numba",
     "onnx": "onnx",
+    "parquet": "pyarrow",
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
     "torch": "torch",
+    "zarr": "zarr",
 }
 
 
