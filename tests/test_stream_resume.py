@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from oracle import agree
 from streams import Killed, left_in, small_blocks, stopped_at
 
 import normfast as nf
@@ -54,7 +55,11 @@ def test_interrupted_at_every_block(method, axis, error, x, tmp_path):
                 run(x, method=method, axis=axis)
         assert "y.npy" not in left_in(tmp_path)
         assert "y.npy.partial" in left_in(tmp_path)
-        assert run(x, method=method, axis=axis, resume=True) == expected, count
+        again = run(x, method=method, axis=axis, resume=True)
+        if method == "whiten":  # BLAS does not promise the same bits twice
+            agree(np.load(tmp_path / "y.npy"), np.load(tmp_path / "expected.npy"), f"whiten {count}", units=64)
+        else:
+            assert again == expected, count
         assert left_in(tmp_path) == ["expected.npy", "x.npy", "y.npy"]
         (tmp_path / "y.npy").unlink()
 
