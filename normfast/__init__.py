@@ -135,6 +135,7 @@ __all__ = [
     "set_engine",
     "set_num_threads",
     "show_config",
+    "stream",
     "threads",
     "update_running",
     "use_engine",
@@ -143,13 +144,13 @@ __all__ = [
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from normfast import diagnostics, inference, layers, preprocessing, pruning
+    from normfast import diagnostics, inference, layers, preprocessing, pruning, stream
     from normfast.fusing import fuse
     from normfast.inference import mc_predict, recalibrate
 else:
 
     def __getattr__(name):
-        if name in ("diagnostics", "inference", "layers", "preprocessing", "pruning"):  # imported when first used
+        if name in ("diagnostics", "inference", "layers", "preprocessing", "pruning", "stream"):  # imported when first used
             return import_module(f"normfast.{name}")
         if name in ("mc_predict", "recalibrate"):
             return getattr(import_module("normfast.inference"), name)

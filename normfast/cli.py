@@ -1,9 +1,10 @@
-"""The command line: `normfast demo | bench | info`."""
+"""The command line: `normfast demo | bench | moments | standardize | info`."""
 
 import argparse
 from pathlib import Path
 
 import normfast
+from normfast import file_commands
 from normfast.engines import ENGINES
 
 
@@ -21,6 +22,7 @@ def main(arguments=None):
     demo.add_argument("--no-plot", action="store_true", help="write no picture")
 
     _add_bench(commands)
+    file_commands.add_commands(commands)
     commands.add_parser("info", help="show the engines, instruction sets and threads of this installation")
 
     options = parser.parse_args(arguments)
@@ -29,6 +31,8 @@ def main(arguments=None):
         return 0
     if options.command == "bench":
         return _bench(options, parser)
+    if options.command in ("moments", "standardize"):
+        return file_commands.run(options)
     try:
         from normfast.demo import run
     except ImportError as error:

@@ -15,9 +15,11 @@ OPTIONAL = {
     "mpi": "mpi4py",
     "numba": "numba",
     "onnx": "onnx",
+    "parquet": "pyarrow",
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
     "torch": "torch",
+    "zarr": "zarr",
 }
 
 

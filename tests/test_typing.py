@@ -12,7 +12,8 @@ import normfast as nf
 
 SAMPLE = Path(__file__).with_name("typing_sample.py")
 ROOT = SAMPLE.parents[1]
-MODULES = ("normfast", "normfast.diagnostics", "normfast.layers", "normfast.mpi", "normfast.preprocessing", "normfast.pruning")
+MODULES = ("normfast", "normfast.dask", "normfast.diagnostics", "normfast.layers", "normfast.mpi", "normfast.preprocessing",
+    "normfast.pruning", "normfast.stream")  # fmt: skip
 
 
 def mypy(*arguments):
