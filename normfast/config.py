@@ -19,6 +19,7 @@ OPTIONAL = {
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
     "torch": "torch",
+    "xarray": "xarray",
     "zarr": "zarr",
 }
 

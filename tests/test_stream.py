@@ -1,6 +1,7 @@
 """Files larger than memory, by files smaller than it in blocks of 4 kB: every format gives what the call in memory gives."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -119,6 +120,16 @@ def test_members_of_npz(tmp_path, rng):
             nf.stream.moments(tmp_path / "x.npz")
         with pytest.raises(ValueError, match="has no member 'w'"):
             nf.stream.moments(tmp_path / "x.npz:w")
+
+
+def test_systems_that_read_at_no_position(monkeypatch, tmp_path, rng):
+    """Windows has neither preadv nor pwrite."""
+    for name in ("preadv", "pwrite"):
+        monkeypatch.delattr(os, name, raising=False)
+    x = rng.standard_normal((700, 31)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    done = nf.stream.transform(tmp_path / "x.npy", tmp_path / "y.npy", check=True)
+    assert np.array_equal(np.load(tmp_path / "y.npy"), by_statistics(x, done.statistics, 0))
 
 
 @pytest.mark.filterwarnings("default")

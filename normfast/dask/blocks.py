@@ -120,7 +120,7 @@ class Lazy(DaskMethodsMixin):
     __slots__ = ("_records",)
     __dask_scheduler__ = staticmethod(da.Array.__dask_scheduler__)
 
-    def __init__(self, records):
+    def __init__(self, records: da.Array) -> None:
         self._records = records
 
     def _arguments(self):

@@ -40,7 +40,7 @@ class LazyCovariance(Lazy):
 
     __slots__ = ("_weighted",)
 
-    def __init__(self, records, weighted):
+    def __init__(self, records: da.Array, weighted: bool) -> None:
         super().__init__(records)
         self._weighted = weighted
 

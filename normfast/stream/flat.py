@@ -100,9 +100,26 @@ def runs(array, block, values):
         yield position * values.itemsize, memoryview(piece)
 
 
+def _read_at(file, run, position):
+    """Fill a run from a position on, as far as there is something; returns how far."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file, [run], position)
+    os.lseek(file, position, os.SEEK_SET)  # Windows; each descriptor is one thread's
+    values = os.read(file, len(run))
+    run[: len(values)] = values
+    return len(values)
+
+
+def _write_at(file, run, position):
+    if hasattr(os, "pwrite"):
+        return os.pwrite(file, run, position)
+    os.lseek(file, position, os.SEEK_SET)
+    return os.write(file, run)
+
+
 def _fill(file, run, position, name):
     while len(run):
-        count = os.preadv(file, [run], position)
+        count = _read_at(file, run, position)
         if count == 0:
             raise FileError(f"{name} ends too early: it has become shorter")
         run, position = run[count:], position + count
@@ -130,7 +147,7 @@ class FlatTarget:
 
     def _write(self, run, position):
         while len(run):
-            count = os.pwrite(self._file, run, position)
+            count = _write_at(self._file, run, position)
             run, position = run[count:], position + count
 
     def sync(self):

@@ -1,6 +1,7 @@
 """Arrays of Zarr, formats 2 and 3, in a folder; through the library of that name."""
 
 import os
+from contextlib import suppress
 from typing import Any
 
 from normfast.extras import needed
@@ -47,7 +48,8 @@ class ZarrTarget:
         """Wait until what was written is on the disk."""
         for folder, _, names in os.walk(self.path):
             for name in names:
-                _sync(os.path.join(folder, name))
+                with suppress(FileNotFoundError):  # the chunk that is being written meanwhile has another name by now
+                    _sync(os.path.join(folder, name))
             _sync(folder)
 
     finish = sync
