@@ -15,6 +15,7 @@ from mpi_cases import CASES
 from mpi_deaths import WAYS
 
 import normfast as nf
+from normfast.mpi import SyncBatchNorm
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "mpi.md"
@@ -124,6 +125,17 @@ def test_the_groups_of_the_page(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(nf.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launcher, program("groups.py", tmp_path)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_process_group_is_not_kept():
+    """One of gloo that outlives its end aborts the process at exit, now and then."""
+    distributed = pytest.importorskip("torch.distributed", reason="PyTorch is not installed")
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    layer, x = SyncBatchNorm(2, "torch.distributed"), np.ones((3, 2), np.float32)
+    assert not layer(x).any()
+    distributed.destroy_process_group()
+    with pytest.raises(RuntimeError, match="the process group is no more"):
+        layer(x)
 
 
 def test_import_brings_neither_mpi_nor_torch():
