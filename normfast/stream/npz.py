@@ -82,6 +82,7 @@ class Compressed(Source):
 
     def _go(self, position):
         if self._file is None or position < self._position:
+            self._leave()
             self._file, self._position = self._archive.open(self._filename), 0
         while self._position < position:
             part = self._file.read(min(1 << 20, position - self._position))
@@ -98,5 +99,11 @@ class Compressed(Source):
     def paths(self):
         return [self.path]
 
+    def _leave(self):
+        """Close the stream, which would hold the archive open."""
+        if self._file is not None:
+            self._file.close()
+
     def close(self):
+        self._leave()
         self._archive.close()
