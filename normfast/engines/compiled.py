@@ -464,21 +464,9 @@ class CompiledEngine:
             sources, results = ([values.view(np.uint16) for values in group] for group in ((dy, h, more), (dresidual, dropped)))
             space = self._half_buffers(max(n, TOGETHER), results[0], threads, *sources, *results[1:] if drawn else ())
             self._untyped.half_add_norm_backward(
-                *sources[:2],
-                h.dtype != HALF,
-                added,
-                sources[2],
-                mean,
-                rstd,
-                *options,
-                weight,
-                centred,
-                *results,
-                *short,
-                *partial,
-                *space,
+                *sources[:2], h.dtype != HALF, added, sources[2], mean, rstd, *options, weight, centred, *results, *short, *partial, *space,
                 threads,
-            )
+            )  # fmt: skip
         else:
             space = self._row_buffers(n, (dresidual, dropped), threads, dy, h, more, needed=added)
             self._drivers[h.dtype, h.dtype].add_norm_backward(
