@@ -102,13 +102,6 @@ def tree(merge, records, axes):
     return records
 
 
-def pairwise(parts, merge):
-    """Neighbours merged, then neighbours of these: the tree of `nf.Moments.merge`."""
-    while len(parts) > 1:
-        parts = [merge(*parts[i : i + 2]) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
-    return parts[0]
-
-
 def again(x, reread):
     """x for its second use: by a graph of its own, whose blocks are read anew, or the same, whose blocks wait in memory meanwhile."""
     return clone(x, seed="normfast") if reread else x

@@ -6,7 +6,8 @@ import dask.array as da
 import numpy as np
 
 import normfast.ops.moments as whole
-from normfast.dask.blocks import Lazy, along, beside, checked, fits, lazily, mapped, on_blocks, pairwise, reduced_axes, sample, tree
+from normfast.dask.blocks import Lazy, along, beside, checked, fits, lazily, mapped, on_blocks, reduced_axes, sample, tree
+from normfast.ops._statistics import merged_in_a_tree
 from normfast.ops.moments import Moments
 from normfast.ops.scaling import merged_in_units, moments_in_units, real
 from normfast.typing import ArrayLike, Axis, NanPolicy
@@ -222,7 +223,7 @@ def merged(records, axis, keepdims):
     (axis,) = axis
     parts = [unpacked(part) for part in np.split(records, records.shape[axis], axis)]
     with np.errstate(all="ignore"):
-        m, unit = pairwise(parts, lambda a, b: merged_in_units(*a, *b))
+        m, unit = merged_in_a_tree(parts, lambda a, b: merged_in_units(*a, *b))
     return packed(m, unit, m.mean.shape)
 
 

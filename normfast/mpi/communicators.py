@@ -10,6 +10,7 @@ import numpy as np
 from normfast.extras import needed
 from normfast.mpi.failures import abort_on_uncaught
 from normfast.ops._share import merge_moments
+from normfast.ops._statistics import merged_in_a_tree
 from normfast.typing import Float64Array
 
 TAG = 28262  # of messages between two ranks, so that none of the program's own is taken for one
@@ -104,7 +105,7 @@ class GroupRanks(Ranks):
         torch = sys.modules["torch"]
         parts = torch.empty((self.size, *packed.shape), dtype=torch.float64)
         self.distributed.all_gather(list(parts.unbind()), torch.from_numpy(packed), group=self.group)
-        return _in_a_tree(list(parts.numpy()))
+        return merged_in_a_tree(list(parts.numpy()), merge_moments)
 
     def _add(self, packed):
         self.distributed.all_reduce(sys.modules["torch"].from_numpy(packed), group=self.group)
@@ -185,10 +186,3 @@ def _merging():
         upper[...] = merge_moments(lower, upper)
 
     return _mpi().DOUBLE.Create_contiguous(4).Commit(), _mpi().Op.Create(merge, commute=False)
-
-
-def _in_a_tree(parts):
-    """Parts merged as `Moments.merge` merges them: neighbours, then neighbours of these."""
-    while len(parts) > 1:
-        parts = [merge_moments(*parts[i : i + 2]) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
-    return parts[0]

@@ -8,6 +8,13 @@ from normfast.ops._arrays import DOUBLE
 from normfast.ops._pieces import part
 
 
+def merged_in_a_tree(parts, merge):
+    """Neighbours merged, then neighbours of these: a fixed tree, so that equal parts give equal bits."""
+    while len(parts) > 1:
+        parts = [merge(*parts[i : i + 2]) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
+    return parts[0]
+
+
 class Accumulator:
     """count, mean * scale, m2 * scale**2 and scale of statistics, while pieces are added to them; without values all but scale are 0."""
 

@@ -1,5 +1,6 @@
 """Covariance: count, mean and co-moment matrix of samples in rows, in one pass over memory; two sets of them merge exactly."""
 
+import operator
 import struct
 from collections.abc import Iterable
 from typing import Self
@@ -9,6 +10,7 @@ import numpy as np
 from normfast.kernels.moments import split_sum
 from normfast.ops._arrays import plain
 from normfast.ops._foreign import borrowed
+from normfast.ops._statistics import merged_in_a_tree
 from normfast.ops.moments import POLICIES, Moments
 from normfast.typing import ArrayLike, Float64Array, NanPolicy
 
@@ -129,9 +131,7 @@ class Covariance:
         parts = list(parts)
         if not parts:
             raise ValueError("there are no covariances to merge: give one or more")
-        while len(parts) > 1:
-            parts = [sum(parts[i + 1 : i + 2], parts[i]) for i in range(0, len(parts), 2)]
-        return parts[0]
+        return merged_in_a_tree(parts, operator.add)
 
     def to_bytes(self) -> bytes:
         """The covariance as bytes, the same on every machine.

@@ -1,6 +1,7 @@
 """Moments: count, mean and sum of squared deviations of an array, in one pass over memory; two sets of them merge exactly."""
 
 import math
+import operator
 import struct
 from collections.abc import Iterable
 from typing import Any, Self
@@ -12,7 +13,7 @@ from normfast.kernels.moments import merge, unmerge
 from normfast.ops._arrays import DOUBLE, checked_where, direct, grouped, layout_of, plain
 from normfast.ops._foreign import borrowed
 from normfast.ops._pieces import Staged, part, shape_of, split
-from normfast.ops._statistics import Accumulator, block_moments, weighted_moments
+from normfast.ops._statistics import Accumulator, block_moments, merged_in_a_tree, weighted_moments
 from normfast.typing import ArrayLike, Axis, Float64Array, NanPolicy
 
 MAGIC = b"nf-mom\0\1"  # the last byte is the version of the format
@@ -101,9 +102,7 @@ class Moments:
         parts = list(parts)
         if not parts:
             raise ValueError("there are no moments to merge: give one or more")
-        while len(parts) > 1:
-            parts = [sum(parts[i + 1 : i + 2], parts[i]) for i in range(0, len(parts), 2)]
-        return parts[0]
+        return merged_in_a_tree(parts, operator.add)
 
     def to_bytes(self) -> bytes:
         """The moments as bytes, the same on every machine.

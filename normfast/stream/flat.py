@@ -1,6 +1,7 @@
 """Values that lie one after the other in a file: .npy, raw, stored members of .npz. Read and written by position into memory used again.
 
-Not memory-mapped, since mapped pages count as resident until they are given back one by one, and faults cost more than the copy.
+Not memory-mapped: a mapped file that becomes shorter ends the process by SIGBUS, and mapped pages count as resident until they are
+given back.
 """
 
 import math
