@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -55,6 +56,13 @@ def lazy(data):
 def expected(lazy):
     """The bits by one thread."""
     return bits(dask.compute(results(lazy), scheduler="synchronous")[0])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_environment():
+    """Dask tells its workers by variables how many threads to use and how to allocate, and leaves them to whoever starts processes later."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="module")
