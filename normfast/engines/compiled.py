@@ -44,14 +44,13 @@ def aligned(shape, dtype):
     """An empty array that begins with a cache line: NumPy's own lie across them, and so does each vector that is loaded from them."""
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, memory, -memory.ctypes.data % 64)
 
 
-def spaces(threads, size, dtype):
-    """A row of `size` values or more for each thread, none of which shares a cache line with another's."""
+def spaces(threads, size, dtype, *sets):
+    """A row of `size` values or more for each thread, none of which shares a cache line with another's; so many sets of them."""
     lines = -(-size * dtype.itemsize // 128)  # processors fetch them in pairs
-    return aligned((threads, lines * 128 // dtype.itemsize), dtype)
+    return aligned((*sets, threads, lines * 128 // dtype.itemsize), dtype)
 
 
 def bits_of(words, n):
@@ -61,9 +60,8 @@ def bits_of(words, n):
 
 def tile_spaces(sets, tiles, n, threads, dtype):
     """For the gradients of parameters: for each of them short sums of each thread, 0, and (sets, tiles, n) float64 sums of each tile."""
-    short = [spaces(threads, n, dtype) for _ in range(sets)]
-    for sums in short:
-        sums.fill(0)
+    short = spaces(threads, n, dtype, sets)
+    short.fill(0)
     return short, np.empty((sets, tiles, n))
 
 
@@ -157,6 +155,14 @@ class CompiledEngine:
         if self._shortcuts is None:
             return None
         return self._shortcuts.add_norm_rows(x, residual, weight, bias, axis, eps, centred, out, h_out, draw, SERIAL, self.add_norm_forward)
+
+    def add_norm_gradients_at_once(self, dy, h, dh, mean, rstd, drawn, weight, axis, centred, out, dresidual_out):
+        """dx, dresidual, dweight and dbias; as `layer_norm_at_once`."""
+        if self._shortcuts is None:
+            return None
+        return self._shortcuts.add_norm_gradients(
+            dy, h, dh, mean, rstd, drawn, weight, axis, centred, out, dresidual_out, self.add_norm_backward
+        )
 
     def dropout_at_once(self, x, draw, out):
         """y and the mask that `draw` gives; as `layer_norm_at_once`."""

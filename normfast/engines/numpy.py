@@ -219,6 +219,9 @@ class NumpyEngine:
     def add_norm_at_once(self, x, residual, weight, bias, axis, eps, centred, out, h_out, draw):
         return None
 
+    def add_norm_gradients_at_once(self, dy, h, dh, mean, rstd, drawn, weight, axis, centred, out, dresidual_out):
+        return None
+
     def batch_norm_at_once(self, x, mean, var, weight, bias, axis, eps, code, out):
         return None
 

@@ -361,6 +361,11 @@ def drawn_in_order(mask, layout):
     return layout.natural and mask.given is None and mask.drawn_shape == mask.shape and mask.p < 1.0
 
 
+def drawn_alone(mask):
+    """Whether every element has a draw of its own, and some are dropped."""
+    return mask.given is None and mask.axis is None and 0.0 < mask.p < 1.0
+
+
 def scale_kept(values, keep, scale):
     """Multiply what is kept by the scale, and clear the rest, in place."""
     with np.errstate(all="ignore"):

@@ -27,7 +27,7 @@ from normfast.ops._arrays import (
 from normfast.ops._foreign import borrowed
 from normfast.ops._rows import pieces_of_rows, without_dependence
 from normfast.ops._stats import NormGradients, NormStats
-from normfast.ops.dropout import DropoutMask, checked_p, drawn_in_order, mask_for, scale_kept
+from normfast.ops.dropout import DropoutMask, checked_p, drawn_alone, drawn_in_order, mask_for, scale_kept
 from normfast.ops.rms_norm import RMSNormGradients, zero_centered_weight
 from normfast.typing import Array, ArrayLike, Axis, Rng, Writeable
 
@@ -506,6 +506,12 @@ def _forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, centred
 
 def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out, own=None):
     """dx, dresidual, dweight and dbias; dx is None without a mask. `own` is the dtype of the weight that was given."""
+    engine = engines.current()
+    if isinstance(stats, NormStats) and own is None and (mask is None or (drawn_alone(mask) and mask.shape == getattr(h, "shape", None))):
+        stream, mean = None if mask is None else mask.stream(), stats.mean if centred else None
+        simple = engine.add_norm_gradients_at_once(dy, h, dh, mean, stats.rstd, stream, weight, axis, centred, out, dresidual_out)
+        if simple is not None:
+            return simple
     h = floating(h, "h")
     dy = same_shape(dy, h, "dy")
     dh = None if dh is None else same_shape(dh, h, "dh")
@@ -526,7 +532,6 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
     dx: Any = None if mask is None else np.empty_like(h, subok=False) if out is None else out
     n = layout.block[3]
     dweight, dbias = np.zeros(n), np.zeros(n)
-    engine = engines.current()
     whole = _as_they_lie(layout, mask, dy, h, dh, dresidual, dx)
     if whole is not None and not (n == 1 and centred):  # where dresidual is dh, whatever the gradient of the norm
         stream = None if mask is None else mask.stream()

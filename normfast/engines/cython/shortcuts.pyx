@@ -200,25 +200,34 @@ def add_norm_rows(x, other, weight, bias, axis, eps, bint centred, out, h_out, d
     return y, h, (<object>statistics).reshape((3, *x.shape[:ndim - 1])), mask
 
 
-def layer_norm_gradients(dy, x, mean, rstd, weight, axis, bint centred, out, long_way):
-    """dx, dweight and dbias of rows along the last axis, by the engine's method `long_way`; mean None is 0."""
+cdef Py_ssize_t plain_rows(dy, x, mean, rstd, weight, axis, bint centred, out):
+    """The rows of x along the last axis; 0 where something about them, their statistics or `out` is not simple. mean None is 0."""
     cdef int ndim
     cdef Py_ssize_t n, rows
     if not plain(x, -1, -1) or type(axis) is not int:
-        return None
+        return 0
     ndim = PyArray_NDIM(<ndarray>x)
     if ndim == 0 or (axis != -1 and axis != ndim - 1) or not PyArray_SIZE(<ndarray>x) or not takes(out, <ndarray>x) or not takes(dy, <ndarray>x):
-        return None
+        return 0
     n = PyArray_DIM(<ndarray>x, ndim - 1)
     rows = PyArray_SIZE(<ndarray>x) // n
     if (n == 1 or mean is None) and centred or not suits(weight, x, n, out):
-        return None
+        return 0
     for values in (dy, x, rstd, rstd if mean is None else mean):
         if not plain(values, -1, -1) or not (out is None or apart(<ndarray>values, <ndarray>out)):
-            return None
+            return 0
     for values in (rstd, rstd if mean is None else mean):
         if not plain(values, NPY_DOUBLE, ndim - 1) or PyArray_SIZE(<ndarray>values) != rows:
-            return None
+            return 0
+    return rows
+
+
+def layer_norm_gradients(dy, x, mean, rstd, weight, axis, bint centred, out, long_way):
+    """dx, dweight and dbias of rows along the last axis, by the engine's method `long_way`; mean None is 0."""
+    cdef Py_ssize_t rows = plain_rows(dy, x, mean, rstd, weight, axis, centred, out), n
+    if not rows:
+        return None
+    n = PyArray_SIZE(<ndarray>x) // rows
     cdef ndarray dx = result(out, x)
     block = rows, n
     start = constant(rows, DOUBLE, 0.0) if mean is None else mean.ravel()
@@ -227,6 +236,29 @@ def layer_norm_gradients(dy, x, mean, rstd, weight, axis, bint centred, out, lon
     )
     dtype = x.dtype if weight is None else weight.dtype
     return dx, dweight.astype(dtype), dbias.astype(dtype)
+
+
+def add_norm_gradients(dy, h, dh, mean, rstd, drawn, weight, axis, bint centred, out, more_out, long_way):
+    """dx, None where nothing is `drawn`, dresidual, dweight and dbias, in the same way."""
+    cdef Py_ssize_t rows = plain_rows(dy, h, mean, rstd, weight, axis, centred, more_out), n
+    if not rows or (dh is not None and (not beside(dh, <ndarray>h) or not takes(more_out, <ndarray>dh))):
+        return None
+    if drawn is None:
+        out = None
+    elif not plain_rows(dy, h, mean, rstd, weight, axis, centred, out) or (dh is not None and not takes(out, <ndarray>dh)):
+        return None
+    elif out is not None and more_out is not None and not apart(<ndarray>out, <ndarray>more_out):
+        return None
+    n = PyArray_SIZE(<ndarray>h) // rows
+    cdef ndarray dresidual = result(more_out, h)
+    dx = None if drawn is None else result(out, h)
+    block = rows, n
+    start = constant(rows, DOUBLE, 0.0) if mean is None else mean.ravel()
+    sources = dy.reshape(block), h.reshape(block), None if dh is None else dh.reshape(block)
+    targets = (<object>dresidual).reshape(block), None if dx is None else dx.reshape(block)
+    dweight, dbias = long_way(*sources, start, rstd.ravel(), drawn, run_of(weight, h, n, 1.0), centred, *targets)
+    dtype = h.dtype if weight is None else weight.dtype
+    return dx, dresidual, dweight.astype(dtype), dbias.astype(dtype)
 
 
 cdef drop(floating like, ndarray x, ndarray key, position, threshold, scale, ndarray y):
