@@ -59,6 +59,15 @@ def layer_norm_gradient_rows(dy, x, mean, rstd, weight, n, centred, dx, lo, hi, 
 def gradient_row(dy, x, mean, rstd, weight, n, centred, dx, tile_dweight, tile_dbias, streamed, buffer):
     """dx of one row, and its shares of dweight and dbias."""
     like = x[0]
+    scale, high, p, q = gradient_factors(dy, x, mean, rstd, weight, n, centred, tile_dweight, tile_dbias)
+    weighted_gradient_sweep(
+        dy, x, weight, n, cast(scale, like), cast(high, like), cast(rstd, like), cast(p, like), cast(q, like), dx, streamed, buffer
+    )
+
+
+def gradient_factors(dy, x, mean, rstd, weight, n, centred, tile_dweight, tile_dbias):
+    """scale, high, p and q of `weighted_gradient_run` for one row, whose shares of dweight and dbias are added to the tiles."""
+    like = x[0]
     scale, high, r, low = centre(mean, rstd, like)
     # c1 = mean(dy * weight), c2 = mean(dy * weight * xhat)
     c1 = c2 = 0.0
@@ -76,9 +85,7 @@ def gradient_row(dy, x, mean, rstd, weight, n, centred, dx, tile_dweight, tile_d
     c1 = c1 / n if centred else 0.0
     c2 /= n
     # dx = rstd * (dy * weight - c1 - xhat * c2)
-    p = cast(-rstd * c2 * r, like)
-    q = cast(-rstd * (c1 + c2 * low), like)
-    weighted_gradient_sweep(dy, x, weight, n, cast(scale, like), cast(high, like), cast(rstd, like), p, q, dx, streamed, buffer)
+    return scale, high, -rstd * c2 * r, -rstd * (c1 + c2 * low)
 
 
 def drain(partial, n, total):

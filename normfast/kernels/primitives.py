@@ -82,3 +82,18 @@ def dropout_lanes(x, n, key, position, threshold, scale, y, streamed):
 def select_lanes(x, n, kept, at, scale, y, streamed):
     """How many of the n values of `select_sweep` the engine has done by hand; the kernel does the rest."""
     return 0
+
+
+def add_lanes(x, n, key, position, threshold, scale, other, words, fresh, total, h, streamed):
+    """Whether the engine has done by hand, at once: drawing, `select_add`, and the store of the sum in h too if `streamed`; the kernel does else.
+
+    Draws go on from those in `words` unless `fresh`.
+    """
+    return False
+
+
+def gradient_lanes(
+    dy, x, weight, n, scale, high, r, p, q, added, more, key, position, threshold, factor, words, fresh, total, dropped, streamed
+):  # fmt: skip
+    """Whether the engine has done so: `weighted_gradient_run`, plus `more` if `added`, drawing and the `select` of the sum."""
+    return False

@@ -31,10 +31,12 @@ def add_norm_rows(
         following = row(x, min(stop, hi - 1), n)
         next_other = row(residual, min(stop, hi - 1), n)
         target = work if streamed else row(h, i, n)
-        if drawn:
+        left = m if drawn and add_lanes(
+            row(x, i, n), m, key, position + i * n, threshold, scale, row(residual, i, n), words, i == lo, target, row(h, i, n), streamed
+        ) else 0
+        if drawn and not left:
             block = keep_run(key, position + i * n, m, threshold, following, next_other, block, words, space, kept)
             select_add(row(x, i, n), m, kept, (position + i * n) % 32, scale, row(residual, i, n), target)
-        left = 0
         size = lead(row(h, i, n), m) if streamed else m
         while left < m:
             sums = chunk(target, left, left + size)
@@ -58,20 +60,30 @@ def add_norm_gradient_rows(
     tile_dweight, tile_dbias, dweight, dbias, streamed, work, buffer,
 ):  # fmt: skip
     """Backward, rows lo..hi: dresidual is the gradient of the norm, plus dh if `added`; dx is its dropout."""
+    like = h[0]
     block = -1
     for i in range(lo, hi):
-        target = work if streamed or added else row(dresidual, i, n)  # which may be dh
-        gradient_row(row(dy, i, n), row(h, i, n), mean[i], rstd[i], weight, n, centred, target, tile_dweight, tile_dbias, False, buffer)
-        if added:
-            total = work if streamed else row(dresidual, i, n)
-            add(target, n, row(dh, i, n), total)
-            target = total
-        if drawn:
-            following = min(i + 1, hi - 1)
-            block = keep_run(key, position + i * n, n, threshold, row(dy, following, n), row(h, following, n), block, words, space, kept)
-            select_sweep(target, n, kept, (position + i * n) % 32, scale, row(dx, i, n), streamed, buffer)
-        if streamed:
-            stream(work, n, row(dresidual, i, n))
+        unit, high, p, q = gradient_factors(row(dy, i, n), row(h, i, n), mean[i], rstd[i], weight, n, centred, tile_dweight, tile_dbias)
+        if not drawn or not gradient_lanes(
+            row(dy, i, n), row(h, i, n), weight, n, cast(unit, like), cast(high, like), cast(rstd[i], like), cast(p, like), cast(q, like),
+            added, row(dh, i, n), key, position + i * n, threshold, scale, words, i == lo, row(dresidual, i, n), row(dx, i, n), streamed,
+        ):  # fmt: skip
+            target = work if streamed or added else row(dresidual, i, n)  # which may be dh
+            weighted_gradient_sweep(
+                row(dy, i, n), row(h, i, n), weight, n, cast(unit, like), cast(high, like), cast(rstd[i], like), cast(p, like),
+                cast(q, like), target, False, buffer,
+            )  # fmt: skip
+            if added:
+                total = work if streamed else row(dresidual, i, n)
+                add(target, n, row(dh, i, n), total)
+                target = total
+            if drawn:
+                following = min(i + 1, hi - 1)
+                nearby = row(dy, following, n)
+                block = keep_run(key, position + i * n, n, threshold, nearby, row(h, following, n), block, words, space, kept)
+                select_sweep(target, n, kept, (position + i * n) % 32, scale, row(dx, i, n), streamed, buffer)
+            if streamed:
+                stream(work, n, row(dresidual, i, n))
         if (i + 1 - lo) % TILE == 0 or i + 1 == hi:
             drain(tile_dweight, n, dweight)
             drain(tile_dbias, n, dbias)

@@ -18,52 +18,93 @@ cdef extern from *:
                 if (words[t % 4 * 16 + t % 64 / 4] >> 8 < lower) kept[i] &= ~(ties[i] & -ties[i]);
             }
     }
-    /* `dropout_run`. 256 draws are made, compared and used at once, so that arithmetic and memory overlap within what the processor has
-       in flight. Vectors of y begin with a cache line, so they lie `lag` elements before those of the draws. */
-    #define NORMFAST_DROPOUT(name, type, vector, lanes, suffix) \
-    static inline void name##_64(const type *x, Py_ssize_t n, Py_ssize_t j, uint64_t kept, type scale, type *y, int streamed) { \
-        if (j < 0 || j + 64 > n) { \
-            for (Py_ssize_t k = j < 0 ? -j : 0; k < 64 && j + k < n; k++) y[j + k] = kept >> k & 1 ? x[j + k] * scale : 0; \
-            return; \
+    /* The draws of a run, or of rows that follow each other: the flags of a part of 256 elements and, first, the last 64 before it. */
+    typedef struct {
+        Py_ssize_t part;
+        uint64_t kept[5];
+        uint32_t tie_words[64];
+        int taken; /* ties that the block had so far */
+    } normfast_drawn;
+    /* Those of the part after, drawn and compared at once. */
+    static inline void normfast_draw(normfast_drawn *drawn, const uint64_t *key, uint32_t threshold) {
+        const __m512i upper = _mm512_set1_epi8((char)(threshold >> 24));
+        const uint32_t lower = threshold & 0xFFFFFF;
+        uint32_t words[64];
+        uint64_t ties[4];
+        const Py_ssize_t part = ++drawn->part;
+        drawn->kept[0] = drawn->kept[4];
+        normfast_philox_lanes(16 * (uint64_t)part, key[2], key[3], key[0], key[1], words);
+        for (int i = 0; i < 4; i++) {
+            const __m512i draws = _mm512_loadu_si512(words + 16 * i);
+            drawn->kept[i + 1] = _mm512_cmpge_epu8_mask(draws, upper);
+            ties[i] = _mm512_cmpeq_epu8_mask(draws, upper);
+        }
+        if (part % 16 == 0) drawn->taken = 0;
+        if (lower && (ties[0] | ties[1] | ties[2] | ties[3]))
+            normfast_keep_ties(ties, key, (uint64_t)part / 16, lower, &drawn->taken, drawn->tie_words, drawn->kept + 1);
+    }
+    /* Before that of `position`; ties are counted from the beginning of a block. */
+    static inline void normfast_rewind(normfast_drawn *drawn, Py_ssize_t position, uint32_t threshold) {
+        drawn->part = (threshold & 0xFFFFFF ? position / 4096 * 16 : position / 256) - 1;
+        drawn->taken = 0;
+        drawn->kept[4] = 0;
+    }
+    /* VECTOR(j, there, flags) for the elements j.. of a run of n, where `there` has a bit; vectors begin with a cache line of `target`, so they
+       lie `lag` elements before those of the draws. A part is used as soon as it is drawn, so that arithmetic and memory overlap within what
+       the processor has in flight. */
+    #define NORMFAST_DRAWN_SWEEP(type, lanes, target, VECTOR) { \
+        const int lag = (int)(((-(position % 256) - (Py_ssize_t)(-(uintptr_t)(target) % 64 / sizeof(type))) % lanes + lanes) % lanes); \
+        Py_ssize_t first = -(position % 256); \
+        while (drawn->part < position / 256) normfast_draw(drawn, key, threshold); \
+        for (;;) { \
+            for (int i = 0; i < 4; i++) { \
+                const Py_ssize_t k = first + 64 * i - lag; \
+                const uint64_t kept = lag ? drawn->kept[i + 1] << lag | drawn->kept[i] >> (64 - lag) : drawn->kept[i + 1]; \
+                if (k >= 0 && k + 64 <= n) { \
+                    for (int e = 0; e < 64; e += lanes) VECTOR(k + e, (__mmask##lanes)-1, (__mmask##lanes)(kept >> e)) \
+                } else NORMFAST_ENDS(k, lanes, VECTOR) \
+            } \
+            first += 256; \
+            if (first >= n) break; \
+            normfast_draw(drawn, key, threshold); \
         } \
-        for (int k = 0; k < 64; k += lanes) { \
-            const vector v = _mm512_maskz_mul_##suffix((__mmask##lanes)(kept >> k), _mm512_loadu_##suffix(x + j + k), _mm512_set1_##suffix(scale)); \
-            if (streamed) _mm512_stream_##suffix(y + j + k, v); else _mm512_storeu_##suffix(y + j + k, v); \
+        if (lag) { \
+            const Py_ssize_t k = first - lag; \
+            const uint64_t kept = drawn->kept[4] >> (64 - lag); \
+            NORMFAST_ENDS(k, lanes, VECTOR) \
         } \
-    } \
+    }
+    #define NORMFAST_ENDS(k, lanes, VECTOR) \
+        for (int e = 0; e < 64; e += lanes) { \
+            const Py_ssize_t j = k + e, lo = j < 0 ? -j : 0, hi = n - j < lanes ? n - j : lanes; \
+            if (lo < hi) { \
+                const __mmask##lanes there = (__mmask##lanes)((1u << hi) - (1u << lo)); \
+                VECTOR(j, there, (__mmask##lanes)(kept >> e) & there) \
+            } \
+        }
+    /* Past the caches where a vector is whole. */
+    #define NORMFAST_KEEP(suffix, target, there, value) \
+        if (there != (__typeof__(there))-1) _mm512_mask_storeu_##suffix(target, there, value); \
+        else if (streamed) _mm512_stream_##suffix(target, value); \
+        else _mm512_storeu_##suffix(target, value);
+    /* `dropout_run` */
+    #define NORMFAST_DROP(j, there, flags, suffix) { \
+        _mm_prefetch((const char *)(x + (j)) + 2048, _MM_HINT_T0); \
+        NORMFAST_KEEP(suffix, y + (j), there, _mm512_maskz_mul_##suffix(flags, _mm512_maskz_loadu_##suffix(flags, x + (j)), factor)) \
+    }
+    #define NORMFAST_DROP_FLOATS(j, there, flags) NORMFAST_DROP(j, there, flags, ps)
+    #define NORMFAST_DROP_DOUBLES(j, there, flags) NORMFAST_DROP(j, there, flags, pd)
+    #define NORMFAST_DROPOUT(name, type, vector, lanes, suffix, VECTOR) \
     static inline Py_ssize_t name( \
         const type *x, Py_ssize_t n, const uint64_t *key, Py_ssize_t position, uint32_t threshold, type scale, type *y, int streamed) { \
-        const __m512i upper = _mm512_set1_epi8((char)(threshold >> 24)); \
-        const uint32_t lower = threshold & 0xFFFFFF; \
-        const Py_ssize_t head = (Py_ssize_t)(-(uintptr_t)y % 64 / sizeof(type)); \
-        Py_ssize_t part = lower ? position / 4096 * 16 : position / 256, j = 256 * part - position; \
-        const int lag = (int)(((j - head) % lanes + lanes) % lanes); \
-        uint32_t words[64], tie_words[64]; \
-        uint64_t kept[4] = {0, 0, 0, 0}, ties[4], before; \
-        int taken = 0; \
-        for (; j < n; part++, j += 256) { \
-            before = kept[3]; \
-            normfast_philox_lanes(16 * (uint64_t)part, key[2], key[3], key[0], key[1], words); \
-            for (int i = 0; i < 4; i++) { \
-                const __m512i draws = _mm512_loadu_si512(words + 16 * i); \
-                kept[i] = _mm512_cmpge_epu8_mask(draws, upper); \
-                ties[i] = _mm512_cmpeq_epu8_mask(draws, upper); \
-            } \
-            if (part % 16 == 0) taken = 0; \
-            if (lower && (ties[0] | ties[1] | ties[2] | ties[3])) \
-                normfast_keep_ties(ties, key, (uint64_t)part / 16, lower, &taken, tie_words, kept); \
-            if (j <= -256) continue; /* before the run: for its ties alone */ \
-            for (Py_ssize_t k = 0; k < 256; k += 64 / (Py_ssize_t)sizeof(type)) _mm_prefetch((const char *)(x + j + k) + 2048, _MM_HINT_T0); \
-            for (int i = 0; i < 4; i++) { \
-                name##_64(x, n, j + 64 * i - lag, lag ? kept[i] << lag | before >> (64 - lag) : kept[i], scale, y, streamed); \
-                before = kept[i]; \
-            } \
-        } \
-        if (lag) name##_64(x, n, j - lag, kept[3] >> (64 - lag), scale, y, streamed); \
+        const vector factor = _mm512_set1_##suffix(scale); \
+        normfast_drawn state, *drawn = &state; \
+        normfast_rewind(drawn, position, threshold); \
+        NORMFAST_DRAWN_SWEEP(type, lanes, y, VECTOR) \
         return n; \
     }
-    NORMFAST_DROPOUT(normfast_dropout_floats, float, __m512, 16, ps)
-    NORMFAST_DROPOUT(normfast_dropout_doubles, double, __m512d, 8, pd)
+    NORMFAST_DROPOUT(normfast_dropout_floats, float, __m512, 16, ps, NORMFAST_DROP_FLOATS)
+    NORMFAST_DROPOUT(normfast_dropout_doubles, double, __m512d, 8, pd, NORMFAST_DROP_DOUBLES)
     /* m flags, at most 16, from that of place `at` on */
     static inline uint32_t normfast_flags(const uint32_t *kept, Py_ssize_t at, Py_ssize_t m) {
         const uint32_t first = kept[at / 32] >> at % 32;

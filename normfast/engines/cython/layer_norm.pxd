@@ -23,12 +23,17 @@ cdef void layer_norm_gradient_rows(
     floating* dy, floating* x, double* mean, double* rstd, floating* weight, Py_ssize_t n, bint centred, floating* dx, Py_ssize_t lo, Py_ssize_t hi,
     floating* tile_dweight, floating* tile_dbias, double* dweight, double* dbias, bint streamed, floating* buffer) noexcept nogil
 
-@cython.locals(
-    left=Py_ssize_t, right=Py_ssize_t, like=floating, scale=double, high=double, r=double, low=double, c1=double, c2=double, d=double,
-    dd=double, p=floating, q=floating)
+@cython.locals(like=floating, scale=double, high=double, p=double, q=double)
 cdef void gradient_row(
     floating* dy, floating* x, double mean, double rstd, floating* weight, Py_ssize_t n, bint centred, floating* dx, floating* tile_dweight,
     floating* tile_dbias, bint streamed, floating* buffer) noexcept nogil
+
+@cython.locals(
+    left=Py_ssize_t, right=Py_ssize_t, like=floating, scale=double, high=double, r=double, low=double, c1=double, c2=double, d=double,
+    dd=double)
+cdef (double, double, double, double) gradient_factors(
+    floating* dy, floating* x, double mean, double rstd, floating* weight, Py_ssize_t n, bint centred, floating* tile_dweight,
+    floating* tile_dbias) noexcept nogil
 
 @cython.locals(j=Py_ssize_t)
 cdef void drain(floating* partial, Py_ssize_t n, double* total) noexcept nogil

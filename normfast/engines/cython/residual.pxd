@@ -4,9 +4,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from .dropout cimport FLAGS, keep_run, select, select_sweep
 from .half_rows cimport half_rows
 from .halves cimport store, widen
-from .layer_norm cimport TILE, drain, gradient_row, layer_norm_rows
-from .normalize cimport LINES
+from .layer_norm cimport TILE, drain, gradient_factors, gradient_row, layer_norm_rows
+from .normalize cimport LINES, weighted_gradient_sweep
 from .primitives cimport cast, chunk, lead, prefetch, row, stream, uint32
+from .residual_lanes cimport add_lanes, gradient_lanes
 from .rows cimport TOGETHER
 
 
@@ -18,7 +19,9 @@ cdef void add_norm_rows(
     uint8_t* space, uint32_t* kept, floating* weight, floating* bias, Py_ssize_t n, double eps, bint centred, floating* h, floating* y,
     double* mean, double* rstd, double* var, Py_ssize_t lo, Py_ssize_t hi, bint streamed, floating* work, floating* buffer) noexcept nogil
 
-@cython.locals(block=Py_ssize_t, i=Py_ssize_t, following=Py_ssize_t, target="floating*", total="floating*")
+@cython.locals(
+    block=Py_ssize_t, i=Py_ssize_t, following=Py_ssize_t, like=floating, unit=double, high=double, p=double, q=double, target="floating*",
+    total="floating*", nearby="floating*")
 cdef void add_norm_gradient_rows(
     floating* dy, floating* h, bint added, floating* dh, double* mean, double* rstd, bint drawn, uint64_t* key, Py_ssize_t position,
     uint32_t threshold, floating scale, uint32_t* words, uint8_t* space, uint32_t* kept, floating* weight, Py_ssize_t n, bint centred,

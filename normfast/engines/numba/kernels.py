@@ -45,6 +45,8 @@ known = {
     primitives.bfloat16_lanes: njit(primitives.bfloat16_lanes),
     primitives.dropout_lanes: njit(primitives.dropout_lanes),
     primitives.select_lanes: njit(primitives.select_lanes),
+    primitives.add_lanes: njit(primitives.add_lanes),
+    primitives.gradient_lanes: njit(primitives.gradient_lanes),
     primitives.uint32: np.uint32,
     primitives.uint64: np.uint64,
 }
