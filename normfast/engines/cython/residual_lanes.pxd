@@ -25,8 +25,6 @@ cdef extern from *:
         vector v = _mm512_fmadd_##suffix(g, rs, _mm512_fmadd_##suffix(d, ps, qs)); \
         if (more) v = _mm512_add_##suffix(v, _mm512_maskz_loadu_##suffix(there, more + (j))); \
         const vector u = _mm512_maskz_mul_##suffix(flags, v, f); \
-        _mm_prefetch((const char *)(dy + n + (j)), _MM_HINT_T1); \
-        _mm_prefetch((const char *)(x + n + (j)), _MM_HINT_T1); \
         NORMFAST_KEEP(suffix, total + (j), there, v) \
         NORMFAST_KEEP(suffix, dropped + (j), there, u) \
     }
