@@ -60,7 +60,7 @@ def expected(lazy):
 
 @pytest.fixture(scope="module", autouse=True)
 def same_environment():
-    """Dask tells its workers by variables how many threads to use and how to allocate, and leaves them to whoever starts processes later."""
+    """Dask tells its workers by variables how many threads to use and how to allocate, and leaves them there for later processes."""
     with mock.patch.dict(os.environ):
         yield
 

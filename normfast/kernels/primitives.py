@@ -85,9 +85,9 @@ def select_lanes(x, n, kept, at, scale, y, streamed):
 
 
 def add_lanes(x, n, key, position, threshold, scale, other, words, fresh, total, h, streamed):
-    """Whether the engine has done by hand, at once: drawing, `select_add`, and the store of the sum in h too if `streamed`; the kernel does else.
+    """Whether the engine has done by hand, at once: the draws, `select_add`, and the store of the sum in h too if `streamed`.
 
-    Draws go on from those in `words` unless `fresh`.
+    The kernel does it else. Draws go on from those in `words` unless `fresh`.
     """
     return False
 

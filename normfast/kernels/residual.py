@@ -31,12 +31,13 @@ def add_norm_rows(
         following = row(x, min(stop, hi - 1), n)
         next_other = row(residual, min(stop, hi - 1), n)
         target = work if streamed else row(h, i, n)
-        left = m if drawn and add_lanes(
+        done = drawn and add_lanes(
             row(x, i, n), m, key, position + i * n, threshold, scale, row(residual, i, n), words, i == lo, target, row(h, i, n), streamed
-        ) else 0
-        if drawn and not left:
+        )
+        if drawn and not done:
             block = keep_run(key, position + i * n, m, threshold, following, next_other, block, words, space, kept)
             select_add(row(x, i, n), m, kept, (position + i * n) % 32, scale, row(residual, i, n), target)
+        left = m if done else 0
         size = lead(row(h, i, n), m) if streamed else m
         while left < m:
             sums = chunk(target, left, left + size)

@@ -13,7 +13,7 @@ from .rows cimport TOGETHER
 
 @cython.locals(
     step=Py_ssize_t, block=Py_ssize_t, i=Py_ssize_t, stop=Py_ssize_t, m=Py_ssize_t, following="floating*", next_other="floating*",
-    target="floating*", left=Py_ssize_t, size=Py_ssize_t, sums="floating*")
+    target="floating*", done=bint, left=Py_ssize_t, size=Py_ssize_t, sums="floating*")
 cdef void add_norm_rows(
     floating* x, floating* residual, bint drawn, uint64_t* key, Py_ssize_t position, uint32_t threshold, floating scale, uint32_t* words,
     uint8_t* space, uint32_t* kept, floating* weight, floating* bias, Py_ssize_t n, double eps, bint centred, floating* h, floating* y,
