@@ -61,7 +61,7 @@ def add_norm_gradient_rows(
     tile_dweight, tile_dbias, dweight, dbias, streamed, work, buffer,
 ):  # fmt: skip
     """Backward, rows lo..hi: dresidual is the gradient of the norm, plus dh if `added`; dx is its dropout."""
-    like = h[0]
+    like = row(h, 0, n)[0]
     block = -1
     for i in range(lo, hi):
         unit, high, p, q = gradient_factors(row(dy, i, n), row(h, i, n), mean[i], rstd[i], weight, n, centred, tile_dweight, tile_dbias)
