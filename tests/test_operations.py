@@ -10,7 +10,7 @@ from oracle import agree, exact_gradients
 import normfast as nf
 
 pytest.importorskip("ml_dtypes", reason="bfloat16 is the dtype of ml_dtypes")
-PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
+PAGE = Path(__file__).parents[1] / "docs" / "operations" / "errors.md"
 
 
 @pytest.fixture(params=DTYPES)
