@@ -12,6 +12,8 @@ from typing import Any
 from normfast.engines.cython import level
 from normfast.engines.threads import short_spins
 
+__all__ = ["FUNCTIONS", "address", "function", "signature"]
+
 try:
     with short_spins():
         _build = import_module(f"normfast.engines.cython.{level()}.capi")
@@ -32,6 +34,7 @@ def _plain(name):
 _capsules = {_plain(name): capsule for name, capsule in _build.__pyx_capi__.items() if "[" not in name}  # some stand there twice
 __pyx_capi__ = {**_build.__pyx_capi__, **_capsules}  # where Cython's cimport, Numba and SciPy look
 FUNCTIONS = tuple(sorted(_capsules))
+"""Names of all functions."""
 
 _name_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
 _pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))

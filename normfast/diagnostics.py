@@ -28,11 +28,25 @@ from normfast.ops.activation import activation, activation_backward
 from normfast.ops.moments import moments
 from normfast.typing import ArrayLike, Rng
 
+__all__ = ["Report", "Saturation", "VarianceShift", "saturation", "variance_shift"]
+
 Row = TypeVar("Row", bound=NamedTuple)
 
 
 class Report(tuple[Row, ...]):
-    """Rows of one kind, one for each layer; printed, they are a table."""
+    """Rows of one kind, one for each layer; printed, they are a table.
+
+    Examples
+    --------
+    >>> from normfast.diagnostics import Report, Saturation
+    >>> report = Report([Saturation("0.function", "tanh", 0.25, 0.0), Saturation("1.function", "relu", 0.5, 0.125)])
+    >>> report[1].saturated
+    0.5
+    >>> print(report)
+    layer       activation  saturated  dead
+    0.function  tanh        0.25       0
+    1.function  relu        0.5        0.125
+    """
 
     def __str__(self) -> str:
         if not self:
@@ -54,6 +68,16 @@ class VarianceShift(NamedTuple):
         Variance over the batch, averaged over the channels.
     ratio : float
         training / inference: 1 where nothing shifts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from normfast.diagnostics import variance_shift
+    >>> from normfast.layers import BatchNorm, Dropout, Sequential
+    >>> x = np.random.default_rng(0).standard_normal((10_000, 2))
+    >>> shift = variance_shift(Sequential(Dropout(0.5), BatchNorm(2)), x, rng=0)[0]
+    >>> shift.layer, shift.kind, round(shift.ratio, 1)
+    ('1', 'BatchNorm', 2.0)
     """
 
     layer: str
@@ -76,6 +100,15 @@ class Saturation(NamedTuple):
         Share of the values at which its slope is below the bound.
     dead : float
         Share of the units that are saturated for every sample of the batch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from normfast.diagnostics import saturation
+    >>> from normfast.layers import Activation
+    >>> row = saturation(Activation("relu"), np.array([[-1.0, 2.0], [-3.0, -4.0]]))[0]
+    >>> row.activation, row.saturated, row.dead
+    ('relu', 0.75, 0.5)
     """
 
     layer: str

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from normfast.layers import Activation, BatchNorm, Dense, Dropout, Layer, Parameter, Sequential
 
+__all__ = ["l1_subgradient", "prune", "rank", "threshold"]
+
 Network = TypeVar("Network", bound=Layer)
 
 
@@ -191,7 +193,14 @@ def prune(model: Network, *, share: float | None = None, threshold: float | None
 
     Examples
     --------
-    See the top of `normfast.pruning`.
+    >>> import numpy as np
+    >>> from normfast import pruning
+    >>> from normfast.layers import Dense, Sequential
+    >>> model = Sequential(Dense(2, 4, norm="batch"), Dense(4, 1))
+    >>> model.layers[0].norm.weight.data[:] = [-0.5, 0.25, 2.0, 1.0]
+    >>> smaller = pruning.prune(model, share=0.5)
+    >>> smaller.layers[0].norm.weight.data, smaller.layers[1].weight.data.shape
+    (array([2., 1.], dtype=float32), (1, 2))
     """
     if (share is None) == (threshold is None):
         raise TypeError("give either share= or threshold=")

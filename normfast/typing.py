@@ -15,24 +15,60 @@ import numpy as np
 from numpy.typing import ArrayLike as NumPyArrayLike
 from numpy.typing import NDArray
 
+__all__ = [
+    "Activation",
+    "Array",
+    "ArrayLike",
+    "Axis",
+    "EngineName",
+    "Float64Array",
+    "Functions",
+    "NanPolicy",
+    "Rng",
+    "SupportsDLPack",
+    "Whitening",
+    "Writeable",
+]
+
 
 class SupportsDLPack(Protocol):
-    """An array of any library that lends its memory by DLPack."""
+    """An array of any library that lends its memory by DLPack.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> from normfast.typing import SupportsDLPack
+    >>> def centred(x: SupportsDLPack):
+    ...     return nf.layer_norm(x, eps=0.0)
+    >>> centred(np.array([1.0, 3.0]))  # or a tensor of PyTorch, an array of JAX, ...
+    array([-1.,  1.])
+    """
 
     def __dlpack__(self, *, stream: None = None) -> Any: ...
 
     def __dlpack_device__(self) -> tuple[Any, int]: ...
 
 
-Array: TypeAlias = NDArray[Any]  # what comes out: of x's dtype, float16, bfloat16, float32 or float64
-Float64Array: TypeAlias = NDArray[np.float64]  # statistics, whatever the dtype of x
-ArrayLike: TypeAlias = NumPyArrayLike | SupportsDLPack  # what is read
-Writeable: TypeAlias = Array | SupportsDLPack  # what is written: `out`, running statistics
+Array: TypeAlias = NDArray[Any]
+"""What comes out: of x's dtype, float16, bfloat16, float32 or float64."""
+Float64Array: TypeAlias = NDArray[np.float64]
+"""Statistics, whatever the dtype of x."""
+ArrayLike: TypeAlias = NumPyArrayLike | SupportsDLPack
+"""What is read."""
+Writeable: TypeAlias = Array | SupportsDLPack
+"""What is written: `out`, running statistics."""
 Axis: TypeAlias = int | tuple[int, ...]
+"""One axis or several."""
 # as text, since numpy.random takes 10 ms to import
 Rng: TypeAlias = "int | np.integer[Any] | np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None"
+"""Where random bits come from; None stands for fresh ones."""
 NanPolicy: TypeAlias = Literal["propagate", "omit", "raise"]
-Functions: TypeAlias = tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]  # a = f(z) and dz = backward(da, z)
+"""What NaN does to moments."""
+Functions: TypeAlias = tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]
+"""A function of your own and its gradient: a = f(z) and dz = backward(da, z)."""
 Activation: TypeAlias = Literal["identity", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "softplus"] | Functions | None
+"""A function by name, one of your own, or none."""
 Whitening: TypeAlias = Literal["zca", "pca", "cholesky"]
+"""How a whitening matrix is chosen."""
 EngineName: TypeAlias = Literal["auto", "cython", "numba", "numpy"]
+"""What computes."""

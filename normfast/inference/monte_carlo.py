@@ -17,6 +17,14 @@ class Prediction(NamedTuple):
     ----------
     mean, std : ndarray
         Mean and standard deviation of each output over the passes, float64.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> from normfast.layers import Dropout
+    >>> prediction = nf.mc_predict(Dropout(0.5), np.ones((1, 3)), 1000, rng=0)
+    >>> prediction.mean.round(1), prediction.std.round(1)
+    (array([[1., 1., 1.]]), array([[1., 1., 1.]]))
     """
 
     mean: Float64Array

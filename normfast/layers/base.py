@@ -21,6 +21,17 @@ class Parameter:
         The values, to be changed in place.
     grad : ndarray or None
         Their gradient, of the same shape, from the last backward pass.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from normfast.layers import Dense
+    >>> layer = Dense(2, 1, rng=0)
+    >>> y = layer(np.ones((3, 2), np.float32))
+    >>> dx = layer.backward(np.ones_like(y))
+    >>> layer.bias.grad
+    array([3.], dtype=float32)
+    >>> layer.bias.data -= 0.1 * layer.bias.grad  # a step of gradient descent
     """
 
     def __init__(self, data: Array) -> None:
@@ -39,6 +50,22 @@ class Layer:
 
     A subclass has `forward(x)`, which a call runs, and `backward(dy)`. In training `forward` keeps what `backward` needs in `_saved`;
     copies and pickles of a layer leave that behind.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from normfast.layers import Dense, Layer, Sequential
+    >>> class Double(Layer):
+    ...     def forward(self, x):
+    ...         return 2 * x
+    ...
+    ...     def backward(self, dy):
+    ...         return 2 * dy
+    >>> model = Sequential(Dense(2, 3, rng=0), Double())
+    >>> model(np.ones((4, 2), np.float32)).shape, model.backward(np.ones((4, 3), np.float32)).shape
+    ((4, 3), (4, 2))
+    >>> [name for name, layer in model.eval().named_modules() if not layer.training]
+    ['', '0', '1']
     """
 
     training = True

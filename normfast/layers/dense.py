@@ -20,20 +20,17 @@ NORMS = {"batch": BatchNorm, "layer": LayerNorm, "rms": RMSNorm}
 class Activation(Layer):
     """A non-linear function of each element.
 
-        Parameters
-        ----------
-        name : str or pair of functions
-            As in `activation`: "relu", "gelu", ... or (f, backward) with a = f(z) and dz = backward(da, z).
+    Parameters
+    ----------
+    name : str or pair of functions
+        As in `activation`: "relu", "gelu", ... or (f, backward) with a = f(z) and dz = backward(da, z).
 
-        Examples
-        --------
-        >>> from typing import Literal
-
-    import numpy as np
-    from numpy.typing import DTypeLike
-        >>> from normfast.layers import Activation
-        >>> Activation("relu")(np.array([-1.0, 2.0]))
-        array([0., 2.])
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from normfast.layers import Activation
+    >>> Activation("relu")(np.array([-1.0, 2.0]))
+    array([0., 2.])
     """
 
     def __init__(self, name: ActivationName) -> None:

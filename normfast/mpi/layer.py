@@ -44,17 +44,24 @@ class SyncBatchNorm(BatchNorm):
 
     Examples
     --------
-    A program for `mpiexec -n 3 python program.py`, whose ranks have 5, 0 and 11 samples; `docs/mpi.md` has a whole training loop::
+    A program for `mpiexec -n 3 python program.py`, whose ranks have 5, 0 and 11 samples; `docs/mpi.md` has a whole training loop. Here one
+    rank runs it:
 
-        from mpi4py import MPI
-        import numpy as np
-        from normfast.mpi import SyncBatchNorm
-
-        layer = SyncBatchNorm(64)
-        x = np.random.default_rng(0).normal(size=(16, 64)).astype(np.float32)
-        own = np.split(x, [5, 5])[MPI.COMM_WORLD.rank]
-        y = layer(own)  # as normfast.layers.BatchNorm(64) makes it of all 16
-        dx = layer.backward(np.ones_like(y))
+    >>> import subprocess, sys
+    >>> program = '''
+    ... from mpi4py import MPI
+    ... import numpy as np
+    ... from normfast.mpi import SyncBatchNorm
+    ...
+    ... layer = SyncBatchNorm(64)
+    ... x = np.random.default_rng(0).normal(size=(16, 64)).astype(np.float32)
+    ... own = np.split(x, [5, 5])[MPI.COMM_WORLD.rank] if MPI.COMM_WORLD.size == 3 else x
+    ... y = layer(own)  # as normfast.layers.BatchNorm(64) makes it of all 16
+    ... dx = layer.backward(np.ones_like(y))
+    ... print(y.shape, dx.shape)
+    ... '''
+    >>> print(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip())
+    (16, 64) (16, 64)
     """
 
     def __init__(

@@ -38,14 +38,20 @@ def all_moments(m: Mergeable, comm: Any = None) -> Mergeable:
 
     Examples
     --------
-    A program for `mpiexec -n 3 python program.py`::
+    A program for `mpiexec -n 3 python program.py`, each of whose ranks has a part of the data; here one rank runs it:
 
-        from mpi4py import MPI
-        import numpy as np, normfast as nf
-        from normfast.mpi import all_moments
-
-        x = np.load(f"part{MPI.COMM_WORLD.rank}.npy")
-        m = all_moments(nf.moments(x, axis=0))  # of the rows of all parts
+    >>> import subprocess, sys
+    >>> program = '''
+    ... import numpy as np, normfast as nf
+    ... from mpi4py import MPI
+    ... from normfast.mpi import all_moments
+    ...
+    ... x = np.random.default_rng(MPI.COMM_WORLD.rank).normal(size=(1000, 3))
+    ... m = all_moments(nf.moments(x, axis=0))  # of the rows of all parts
+    ... print(m.count // MPI.COMM_WORLD.size)
+    ... '''
+    >>> print(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip())
+    1000
     """
     ranks, step = ranks_of(comm), 1
     message = _packed(m)

@@ -140,3 +140,4 @@ OPERATORS = [  # a list, as the evaluator's new_ops
     MeanVarianceNormalization,
     RMSNormalization,
 ]
+"""The norms and Dropout of ONNX, computed by normfast: the `new_ops` of ONNX's reference evaluator."""

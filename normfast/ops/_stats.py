@@ -16,6 +16,15 @@ class NormStats(NamedTuple):
         and the mean square as var; batch norm with ord=1 or inf the square of the mean or largest absolute deviation.
     count : int, or ndarray where a mask leaves out values
         Number of values behind each of them.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> _, stats = nf.layer_norm_forward(np.array([[1.0, 3.0], [5.0, 5.0]]), eps=0.0)
+    >>> stats.mean.ravel(), stats.var.ravel(), stats.count
+    (array([2., 5.]), array([1., 0.]), 2)
+    >>> (stats.moments + stats.moments).count
+    4
     """
 
     mean: Float64Array | Any  # None, of RMS norm, is left to who asks
@@ -32,7 +41,25 @@ class NormStats(NamedTuple):
 
 
 class NormGradients(NamedTuple):
-    """Gradients of a normalization with respect to x, weight and bias."""
+    """Gradients of a normalization with respect to x, weight and bias.
+
+    Attributes
+    ----------
+    dx : ndarray
+        Of x's shape and dtype.
+    dweight, dbias : ndarray
+        Of the shape of x along the axes of the parameters; in the dtype of weight, else of x. They are there without weight and bias too.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([[1.0, 3.0], [5.0, 9.0]])
+    >>> y, stats = nf.layer_norm_forward(x, eps=0.0)
+    >>> gradients = nf.layer_norm_backward(np.ones_like(y), x, stats)
+    >>> gradients.dx.round(12) + 0.0, gradients.dweight, gradients.dbias
+    (array([[0., 0.],
+           [0., 0.]]), array([-2.,  2.]), array([2., 2.]))
+    """
 
     dx: Array
     dweight: Array
@@ -40,6 +67,20 @@ class NormGradients(NamedTuple):
 
 
 class InputGradient(NamedTuple):
-    """Gradient of a normalization without parameters."""
+    """Gradient of a normalization without parameters.
+
+    Attributes
+    ----------
+    dx : ndarray
+        Of x's shape and dtype.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([[3.0, 4.0]])
+    >>> _, saved = nf.lp_norm_forward(x)
+    >>> nf.lp_norm_backward(np.array([[1.0, 0.0]]), x, saved).dx.round(3)
+    array([[ 0.128, -0.096]])
+    """
 
     dx: Array

@@ -22,7 +22,25 @@ from normfast.typing import Activation, Array, ArrayLike, Axis, Rng, Writeable
 
 
 class BiasGradients(NamedTuple):
-    """Gradients of bias, activation and dropout with respect to x and bias."""
+    """Gradients of bias, activation and dropout with respect to x and bias.
+
+    Attributes
+    ----------
+    dx : ndarray
+        Of x's shape and dtype.
+    dbias : ndarray
+        Of the shape of x along the axes of the bias.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([[-1.0, 2.0], [3.0, 4.0]])
+    >>> _, mask = nf.bias_activation_dropout_forward(x, activation="relu", p=0.0)
+    >>> gradients = nf.bias_activation_dropout_backward(np.ones_like(x), x, mask, activation="relu")
+    >>> gradients.dx, gradients.dbias
+    (array([[0., 1.],
+           [1., 1.]]), array([1., 2.]))
+    """
 
     dx: Array
     dbias: Array

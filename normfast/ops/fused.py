@@ -33,7 +33,22 @@ from normfast.typing import Array, ArrayLike, Axis, Rng, Writeable
 
 
 class AddNorm(NamedTuple):
-    """The norm y of the sum h of x and the residual stream, and the statistics of h."""
+    """The norm y of the sum h of x and the residual stream, and the statistics of h.
+
+    Attributes
+    ----------
+    y, h : ndarray
+        Of x's shape and dtype.
+    stats : NormStats
+        Those of h.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> result = nf.add_layer_norm_forward(np.array([[1.0, 2.0]]), np.array([[3.0, 6.0]]), eps=0.0)
+    >>> result.y, result.h, result.stats.mean.ravel()
+    (array([[-1.,  1.]]), array([[4., 8.]]), array([6.]))
+    """
 
     y: Array
     h: Array
@@ -41,7 +56,24 @@ class AddNorm(NamedTuple):
 
 
 class DropoutAddNorm(NamedTuple):
-    """The norm y of h = dropout(x) + residual, h, its statistics, and the mask."""
+    """The norm y of h = dropout(x) + residual, h, its statistics, and the mask.
+
+    Attributes
+    ----------
+    y, h : ndarray
+        Of x's shape and dtype.
+    stats : NormStats
+        Those of h.
+    mask : DropoutMask
+        The key of what was kept, for the backward pass.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> result = nf.dropout_add_layer_norm_forward(np.ones((1, 4)), np.zeros((1, 4)), p=0.5, rng=1, eps=0.0)
+    >>> result.mask.toarray(), result.h
+    (array([[ True, False,  True,  True]]), array([[2., 0., 2., 2.]]))
+    """
 
     y: Array
     h: Array
@@ -50,7 +82,24 @@ class DropoutAddNorm(NamedTuple):
 
 
 class DropoutAddNormGradients(NamedTuple):
-    """Gradients of dropout, sum and layer norm with respect to x, the residual stream, weight and bias."""
+    """Gradients of dropout, sum and layer norm with respect to x, the residual stream, weight and bias.
+
+    Attributes
+    ----------
+    dx, dresidual : ndarray
+        Of x's shape and dtype.
+    dweight, dbias : ndarray
+        Of the shape of x along the axes of the norm.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([[1.0, 2.0, 6.0]])
+    >>> _, h, stats, mask = nf.dropout_add_layer_norm_forward(x, x, p=0.0)
+    >>> gradients = nf.dropout_add_layer_norm_backward(np.array([[1.0, 0.0, 0.0]]), h, stats, mask)
+    >>> bool((gradients.dx == gradients.dresidual).all()), gradients.dbias
+    (True, array([1., 0., 0.]))
+    """
 
     dx: Array
     dresidual: Array
@@ -59,7 +108,24 @@ class DropoutAddNormGradients(NamedTuple):
 
 
 class DropoutAddRMSNormGradients(NamedTuple):
-    """Gradients of dropout, sum and RMS norm with respect to x, the residual stream and weight."""
+    """Gradients of dropout, sum and RMS norm with respect to x, the residual stream and weight.
+
+    Attributes
+    ----------
+    dx, dresidual : ndarray
+        Of x's shape and dtype.
+    dweight : ndarray
+        Of the shape of x along the axes of the norm.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([[1.0, 2.0, 6.0]])
+    >>> _, h, stats, mask = nf.dropout_add_rms_norm_forward(x, x, p=0.0, eps=0.0)
+    >>> gradients = nf.dropout_add_rms_norm_backward(np.array([[1.0, 0.0, 0.0]]), h, stats, mask)
+    >>> gradients.dresidual.shape, gradients.dweight.round(3)
+    ((1, 3), array([0.271, 0.   , 0.   ]))
+    """
 
     dx: Array
     dresidual: Array

@@ -22,7 +22,23 @@ from normfast.typing import Array, ArrayLike, Axis, Writeable
 
 
 class RMSNormGradients(NamedTuple):
-    """Gradients of `rms_norm` with respect to x and weight."""
+    """Gradients of `rms_norm` with respect to x and weight.
+
+    Attributes
+    ----------
+    dx : ndarray
+        Of x's shape and dtype.
+    dweight : ndarray
+        Of the shape of x along the axes of the norm.
+
+    Examples
+    --------
+    >>> import numpy as np, normfast as nf
+    >>> x = np.array([[1.0, 7.0]])
+    >>> _, stats = nf.rms_norm_forward(x, eps=0.0)
+    >>> nf.rms_norm_backward(np.ones_like(x), x, stats).dweight
+    array([0.2, 1.4])
+    """
 
     dx: Array
     dweight: Array

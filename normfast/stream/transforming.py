@@ -30,6 +30,15 @@ class Transformed(NamedTuple):
 
     `statistics` are those of the source: `Moments` for "standardize", (smallest, largest) for "minmax", a `Covariance` for "whiten"; None
     where there are more than a hundred thousand and each block held whole ones, which are not kept, and where there are no values.
+
+    Examples
+    --------
+    >>> import os, tempfile, numpy as np, normfast as nf
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(os.path.join(folder, "x.npy"), np.array([[1.0, 2.0], [3.0, 6.0]]))
+    ...     done = nf.stream.transform(os.path.join(folder, "x.npy"), os.path.join(folder, "y.npy"))
+    >>> done.shape, done.dtype, done.statistics.mean
+    ((2, 2), dtype('float64'), array([2., 4.]))
     """
 
     path: str
