@@ -1,9 +1,12 @@
 """Mean-variance normalization over any axes: no parameters, as ONNX's MeanVarianceNormalization."""
 
-from normfast.ops._arrays import checked_eps, checked_out, floating, layout_of, same_shape
-from normfast.ops._norm import gradients, normalize
+from normfast.ops._arrays import floating, layout_of
 from normfast.ops._stats import InputGradient, NormStats
+from normfast.ops.batch_norm import batch_norm_backward, batch_norm_forward
+from normfast.ops.layer_norm import layer_norm_backward, layer_norm_forward
 from normfast.typing import Array, ArrayLike, Axis, Writeable
+
+ROWS = 64  # fewer are long enough to be cut, so that every core has its part
 
 
 def mean_variance_norm(x: ArrayLike, *, axis: Axis | None = None, eps: float = 1e-9, out: Writeable | None = None) -> Array:
@@ -54,9 +57,8 @@ def mean_variance_norm_forward(
     (4.0, 5.0, 4)
     """
     x = floating(x)
-    layout = layout_of(x, _axes(x, axis))
-    out = checked_out(out, x)
-    return normalize(x, layout, (), None, None, checked_eps(eps), out)
+    rows, axes = _as_rows(x, axis)
+    return (layer_norm_forward if rows else batch_norm_forward)(x, axis=axes, eps=eps, out=out)
 
 
 def mean_variance_norm_backward(
@@ -89,10 +91,13 @@ def mean_variance_norm_backward(
     array([ 0.2291, -0.3436,  0.1145])
     """
     x = floating(x)
-    dy = same_shape(dy, x, "dy")
-    out = checked_out(out, x)
-    return InputGradient(gradients(dy, x, stats, layout_of(x, _axes(x, axis)), (), None, x.dtype, out).dx)
+    rows, axes = _as_rows(x, axis)
+    return InputGradient((layer_norm_backward if rows else batch_norm_backward)(dy, x, stats, axis=axes, out=out).dx)
 
 
-def _axes(x, axis):
-    return tuple(range(x.ndim)) if axis is None else axis
+def _as_rows(x, axis):
+    """Whether there are rows in plenty to normalize, as layer norm does, and their axes; else those that are kept, as batch norm's."""
+    layout = layout_of(x, tuple(range(x.ndim)) if axis is None else axis)
+    a, r, c, _ = layout.block
+    rows = r == 1 and a * c >= ROWS
+    return rows, layout.reduced if rows else layout.kept
