@@ -90,7 +90,7 @@ cdef extern from *:
     /* `dropout_run` */
     #define NORMFAST_DROP(j, there, flags, suffix) { \
         _mm_prefetch((const char *)(x + (j)) + 2048, _MM_HINT_T0); \
-        NORMFAST_KEEP(suffix, y + (j), there, _mm512_maskz_mul_##suffix(flags, _mm512_maskz_loadu_##suffix(flags, x + (j)), factor)) \
+        NORMFAST_KEEP(suffix, y + (j), there, _mm512_maskz_mul_##suffix(flags, _mm512_maskz_loadu_##suffix(there, x + (j)), factor)) \
     }
     #define NORMFAST_DROP_FLOATS(j, there, flags) NORMFAST_DROP(j, there, flags, ps)
     #define NORMFAST_DROP_DOUBLES(j, there, flags) NORMFAST_DROP(j, there, flags, pd)
