@@ -62,24 +62,12 @@ def measure(seed):
 def judge(figures):
     exact = figures["exact accuracy"]
     checks = []
-    for kind in list(KINDS)[:3]:
-        found = f"{show(figures[f'{kind} accuracy'][:, -1], ' %')} and {show(exact[:, -1], ' %')}"
-        checks.append(
-            Check(
-                f"{kind}: after {AT[-1]} steps within half a point of the exact ones",
-                found,
-                same(figures[f"{kind} accuracy"][:, -1], exact[:, -1], 0.5),
-            )
-        )
-    for kind in list(KINDS)[:3]:
-        found = f"{show(figures[f'{kind} accuracy'][:, AT.index(20)], ' %')} and {show(exact[:, AT.index(20)], ' %')}"
-        checks.append(
-            Check(
-                f"{kind}: after 20 steps within a point of the exact ones",
-                found,
-                same(figures[f"{kind} accuracy"][:, AT.index(20)], exact[:, AT.index(20)], 1.0),
-            )
-        )
+    for step, words, margin in ((AT[-1], "half a point", 0.5), (20, "a point", 1.0)):
+        wanted = exact[:, AT.index(step)]
+        for kind in list(KINDS)[:3]:
+            found = figures[f"{kind} accuracy"][:, AT.index(step)]
+            expected = f"{kind}: after {step} steps within {words} of the exact ones"
+            checks.append(Check(expected, f"{show(found, ' %')} and {show(wanted, ' %')}", same(found, wanted, margin)))
     return checks
 
 

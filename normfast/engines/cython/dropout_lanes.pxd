@@ -84,7 +84,7 @@ cdef extern from *:
         }
     /* Past the caches where a vector is whole. */
     #define NORMFAST_KEEP(suffix, target, there, value) \
-        if (there != (__typeof__(there))-1) _mm512_mask_storeu_##suffix(target, there, value); \
+        if ((uint32_t)(there) + 1 != 1u << 8 * sizeof(there)) _mm512_mask_storeu_##suffix(target, there, value); \
         else if (streamed) _mm512_stream_##suffix(target, value); \
         else _mm512_storeu_##suffix(target, value);
     /* `dropout_run` */

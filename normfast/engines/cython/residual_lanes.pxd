@@ -2,7 +2,7 @@
 
 from cython cimport floating
 from libc.stdint cimport uint32_t, uint64_t
-from .dropout_lanes cimport select_lanes
+from .dropout_lanes cimport select_lanes  # with it come the draws and the sweep that this is made of
 
 cdef extern from *:
     """
