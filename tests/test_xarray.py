@@ -125,8 +125,7 @@ def test_lazy_where_the_core_dimension_is_one_chunk(da):
         several, lazy.chunk(time=-1, x=-1, channel=2), input_core_dims=[["time", "x"]], output_core_dims=[[], [], []],
         dask="parallelized", output_dtypes=[float, float, int],
     )  # fmt: skip
-    m = nf.moments(da.values, (0, 2))
-    for result, expected in zip(results, (m.mean, m.var(), [30] * 4), strict=True):
+    for result, expected in zip(results, several(np.moveaxis(da.values, 1, 0).copy()), strict=True):
         agree(result.values.astype(float), expected, "moments by Dask")
 
 
@@ -182,7 +181,8 @@ def test_groups_merge_into_the_whole(da):
     merged, whole = nf.Moments.merge(parts), nf.moments(da.values, 0)
     assert (len(parts), merged.count) == (3, whole.count)
     agree(merged.mean, whole.mean, "mean of merged groups")
-    agree(merged.m2, whole.m2, "m2 of merged groups")
+    # sums down a column start from its first value: with n = 6 values, each of up to n + 1 times their squares (docs/numerics.md, A)
+    agree(merged.m2, whole.m2, "m2 of merged groups", units=32)
     y = groups.map(lambda group: group.copy(data=standardize(group, axis=group.get_axis_num("time"))))
     assert y.dims == da.dims
     xr.testing.assert_equal(y.season, da.season)
