@@ -11,6 +11,7 @@ from normfast.engines.threads import get_num_threads
 # Extras that add something to the package, and the library that each brings
 OPTIONAL = {
     "bfloat16": "ml_dtypes",
+    "cuda": "numba-cuda",
     "dask": "dask",
     "mpi": "mpi4py",
     "numba": "numba",
@@ -66,7 +67,7 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
         "processor": platform.machine(),
         "threads": get_num_threads(),
         "engine": engines.current().name,
-        "engines": {name: _status(name) for name in engines.ENGINES},
+        "engines": {name: _status(name) for name in engines.NAMES},
         "optional": {library: _version(library, extra) for extra, library in OPTIONAL.items()},
     }
     if mode == "dicts":
@@ -124,4 +125,7 @@ def _status(name):
     if name == "numba":
         found = _version("numba", "numba")
         return found if found.startswith("missing") else f"compiled at the first call by numba {found}"
+    if name == "cuda":
+        found = _version("numba-cuda", "cuda")
+        return found if found.startswith("missing") else f"for arrays on a GPU, compiled at the first call by numba-cuda {found}"
     return "plain formulas"

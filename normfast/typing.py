@@ -70,5 +70,5 @@ Activation: TypeAlias = Literal["identity", "relu", "leaky_relu", "sigmoid", "ta
 """A function by name, one of your own, or none."""
 Whitening: TypeAlias = Literal["zca", "pca", "cholesky"]
 """How a whitening matrix is chosen."""
-EngineName: TypeAlias = Literal["auto", "cython", "numba", "numpy"]
+EngineName: TypeAlias = Literal["auto", "cython", "numba", "numpy", "cuda"]
 """What computes."""

@@ -1,7 +1,8 @@
 """The engines that run the kernels, and how one is chosen.
 
 An engine has the methods of `compiled.CompiledEngine`. `auto` takes the first that loads: Cython (compiled ahead of time), Numba
-(compiled at the first call), NumPy (plain formulas, always there). An engine asked for by name loads or raises.
+(compiled at the first call), NumPy (plain formulas, always there). An engine asked for by name loads or raises. The cuda engine is chosen
+by name alone; arrays that lie on a GPU go to it whichever is chosen.
 """
 
 import importlib
@@ -14,7 +15,8 @@ from typing import Any
 
 from normfast.typing import EngineName
 
-ENGINES = ("cython", "numba", "numpy")
+ENGINES = ("cython", "numba", "numpy")  # of the CPU
+NAMES = (*ENGINES, "cuda")
 
 _chosen: ContextVar[Any] = ContextVar("normfast_engine", default=None)
 _default: Any = None  # what set_engine asked for
@@ -25,8 +27,8 @@ def load(name):
     """The engine of that name, or the first of ENGINES that loads for "auto"."""
     if not isinstance(name, str):
         raise TypeError(f"engine must be a string, got {type(name).__name__}")
-    if name not in ("auto", *ENGINES):
-        raise ValueError(f"unknown engine {name!r}: choose one of 'auto', {', '.join(map(repr, ENGINES))}")
+    if name not in ("auto", *NAMES):
+        raise ValueError(f"unknown engine {name!r}: choose one of 'auto', {', '.join(map(repr, NAMES))}")
     if name not in _loaded:  # of several threads that come here at once, all get what the first one made
         _loaded.setdefault(name, _first() if name == "auto" else importlib.import_module(f"normfast.engines.{name}").load())
     return _loaded[name]
@@ -56,15 +58,16 @@ def set_engine(name: EngineName) -> None:
 
     Parameters
     ----------
-    name : {"auto", "cython", "numba", "numpy"}
-        "auto" takes the first of the others that is there. The environment variable NORMFAST_ENGINE sets the start value.
+    name : {"auto", "cython", "numba", "numpy", "cuda"}
+        "auto" takes the first of the next three that is there. "cuda" computes also what lies on the CPU on the GPU, where it can:
+        docs/gpu.md. The environment variable NORMFAST_ENGINE sets the start value.
 
     Raises
     ------
     ValueError
         For an unknown name.
     ImportError
-        Where the engine asked for is not installed.
+        Where the engine asked for is not installed, or there is no GPU for it.
 
     Examples
     --------
