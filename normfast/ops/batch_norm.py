@@ -20,6 +20,7 @@ from normfast.ops._arrays import (
     statistics,
     unset_statistics,
 )
+from normfast.ops._device import device, lies_on_device, on_device
 from normfast.ops._foreign import writeable
 from normfast.ops._norm import Course, gradients, normalize
 from normfast.ops._rows import without_dependence
@@ -80,11 +81,13 @@ def batch_norm(
     array([[-1., -1.],
            [ 1.,  1.]])
     """
-    activation = checked_activation(activation)
+    activation_name, activation = activation, checked_activation(activation)
     if not isinstance(activation, tuple):
         y = engines.current().batch_norm_at_once(x, mean, var, weight, bias, axis, eps, activation, out)
         if y is not None:
             return y
+        if on_device(x):
+            return device("batch_norm")(x, mean, var, weight, bias, axis=axis, eps=eps, activation=activation_name, out=out)
     x = floating(x)
     layout = layout_of(x, axis, kept=True)
     out = checked_out(out, x)
@@ -157,6 +160,8 @@ def batch_norm_forward(
     >>> stats.mean, stats.var, stats.count
     (array([ 2., 20.]), array([  1., 100.]), 2)
     """
+    if ord == 2 and where is None and not isinstance(activation, tuple) and on_device(x):
+        return device("batch_norm_forward")(x, weight, bias, axis=axis, eps=eps, activation=activation, out=out)
     x = floating(x)
     layout = layout_of(x, axis, kept=True, rows=checked_ord(ord) != 2)
     out = checked_out(out, x)
@@ -232,6 +237,8 @@ def batch_norm_backward(
     >>> gradients.dx.ravel().round(4), gradients.dbias
     (array([ 0.2291, -0.3436,  0.1145]), array([1.]))
     """
+    if ord == 2 and where is None and not isinstance(activation, tuple) and on_device(x):
+        return device("batch_norm_backward")(dy, x, stats, weight, bias=bias, axis=axis, activation=activation, out=out)
     x = floating(x)
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, kept=True, rows=checked_ord(ord) != 2)
@@ -313,6 +320,10 @@ def update_running(
     >>> mean, var
     (array([1.]), array([1.5]))
     """
+    if type(running_mean) is not np.ndarray and lies_on_device(running_mean):
+        momentum = checked_momentum(momentum, num_batches)
+        device("update_running")(running_mean, running_var, stats, momentum=momentum, factor=unbiased(stats.count, ddof))
+        return
     needed = "a floating-point NumPy array, since it is updated in place"
     running_mean, running_var = writeable(running_mean, "running_mean", needed), writeable(running_var, "running_var", needed)
     for array, name in ((running_mean, "running_mean"), (running_var, "running_var")):
@@ -322,14 +333,25 @@ def update_running(
             raise ValueError(f"{name} has shape {array.shape} and the statistics have {np.shape(stats.mean)}: they must be the same")
         if not array.flags.writeable:
             raise ValueError(f"{name} is read-only: it must be writeable")
+    momentum, factor = checked_momentum(momentum, num_batches), unbiased(stats.count, ddof)
+    running_mean += momentum * (stats.mean - running_mean)
+    running_var += momentum * (stats.var * factor - running_var)
+
+
+def checked_momentum(momentum, num_batches):
+    """The weight of the new batch."""
     if momentum is None:
         if num_batches is None or num_batches < 0:
             raise ValueError(f"momentum=None averages over all batches: num_batches must say how many there were, got {num_batches}")
         momentum = 1.0 / (num_batches + 1)
     if not 0.0 <= momentum <= 1.0:
         raise ValueError(f"momentum must lie in [0, 1] or be None, got {momentum}")
-    count = np.asarray(stats.count)
+    return momentum
+
+
+def unbiased(count, ddof):
+    """What turns the population variance into m2 / (count - ddof)."""
+    count = np.asarray(count)
     if (count <= ddof).any():
         raise ValueError(f"a batch of {count.min():g} values per channel has no variance with ddof={ddof}: give more than {ddof}")
-    running_mean += momentum * (stats.mean - running_mean)
-    running_var += momentum * (stats.var * (count / (count - ddof)) - running_var)
+    return count / (count - ddof)

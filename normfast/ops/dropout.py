@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from normfast import engines
 from normfast.engines.compiled import bits_of
 from normfast.ops._arrays import FLOATS, apart, checked_out, computing, floating
+from normfast.ops._device import device, on_device
 from normfast.ops._foreign import borrowed
 from normfast.ops._pieces import Staged, elementwise, shape_of
 from normfast.typing import Array, ArrayLike, Axis, Rng, Writeable
@@ -279,6 +280,8 @@ def dropout_forward(
         simple = engines.current().dropout_at_once(x, lambda: DropoutMask(p, x.shape, key=key_of(rng)), out)
         if simple is not None:
             return simple
+    if on_device(x):
+        return device("dropout_forward")(x, p, rng=rng, mask=mask, axis=axis, offset=offset, out=out)
     x = floating(x)
     out = checked_out(out, x)
     mask = mask_for(x, p, rng, mask, axis, offset)
@@ -315,6 +318,8 @@ def dropout_backward(dy: ArrayLike, mask: DropoutMask, *, out: Writeable | None 
         simple = engines.current().dropout_at_once(dy, lambda: mask, out)
         if simple is not None:
             return simple[0]
+    if on_device(dy):
+        return device("dropout_backward")(dy, mask, out=out)
     dy = floating(dy, "dy")
     out = checked_out(out, dy)
     return _apply(dy, mask, out, "dy")

@@ -24,6 +24,7 @@ from normfast.ops._arrays import (
     statistics,
     unset_statistics,
 )
+from normfast.ops._device import device, lies_on_device, on_device
 from normfast.ops._foreign import borrowed
 from normfast.ops._rows import pieces_of_rows, without_dependence
 from normfast.ops._stats import NormGradients, NormStats
@@ -301,7 +302,7 @@ def dropout_add_rms_norm(
     >>> nf.dropout_add_rms_norm(np.array([3.0, 9.0]), np.array([0.0, 4.0]), p=0.5, mask=[True, False], eps=0).round(4)
     array([1.1767, 0.7845])
     """
-    weight = zero_centered_weight(weight, x) if zero_centered else weight
+    weight = _one_more(weight, x) if zero_centered else weight
     return _forward(x, residual, weight, None, checked_p(p), rng, mask, offset, axis, eps, False, out, h_out)[0]
 
 
@@ -337,7 +338,7 @@ def dropout_add_rms_norm_forward(
     >>> h.tolist(), stats.var
     ([[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]], array([4., 4.]))
     """
-    weight = zero_centered_weight(weight, x) if zero_centered else weight
+    weight = _one_more(weight, x) if zero_centered else weight
     return DropoutAddNorm(*_forward(x, residual, weight, None, checked_p(p), rng, mask, offset, axis, eps, False, out, h_out))
 
 
@@ -369,8 +370,8 @@ def dropout_add_rms_norm_backward(
     >>> nf.dropout_add_rms_norm_backward(np.array([[1.0, 0.0]]), h, stats, mask).dresidual.round(4)
     array([[ 0.181 , -0.1358]])
     """
-    own = None if weight is None else borrowed(weight, "weight").dtype
-    weight = zero_centered_weight(weight, h) if zero_centered else weight
+    own = _dtype_of(weight)
+    weight = _one_more(weight, h) if zero_centered else weight
     gradients = _backward(dy, h, stats, _drawn(mask), weight, dh, axis, False, out, dresidual_out, own)
     return DropoutAddRMSNormGradients(*gradients[:3])
 
@@ -466,7 +467,7 @@ def add_rms_norm(
     >>> nf.add_rms_norm(np.array([3.0, 0.0]), np.array([0.0, 4.0]), eps=0).round(4)
     array([0.8485, 1.1314])
     """
-    weight = zero_centered_weight(weight, x) if zero_centered else weight
+    weight = _one_more(weight, x) if zero_centered else weight
     return _forward(x, residual, weight, None, None, None, None, 0, axis, eps, False, out, h_out)[0]
 
 
@@ -490,7 +491,7 @@ def add_rms_norm_forward(
     >>> h, stats.var
     (array([[3., 4.]]), array([12.5]))
     """
-    weight = zero_centered_weight(weight, x) if zero_centered else weight
+    weight = _one_more(weight, x) if zero_centered else weight
     return AddNorm(*_forward(x, residual, weight, None, None, None, None, 0, axis, eps, False, out, h_out)[:3])
 
 
@@ -514,8 +515,8 @@ def add_rms_norm_backward(
     >>> nf.add_rms_norm_backward(np.array([[1.0, 0.0]]), h, stats).dx.round(4)
     array([[ 0.181 , -0.1358]])
     """
-    own = None if weight is None else borrowed(weight, "weight").dtype
-    weight = zero_centered_weight(weight, h) if zero_centered else weight
+    own = _dtype_of(weight)
+    weight = _one_more(weight, h) if zero_centered else weight
     return RMSNormGradients(*_backward(dy, h, stats, None, weight, dh, axis, False, None, out, own)[1:3])
 
 
@@ -523,6 +524,17 @@ def _drawn(mask):
     if not isinstance(mask, DropoutMask):
         raise TypeError(f"mask must be the DropoutMask that the forward call returned, got {type(mask).__name__}")
     return mask
+
+
+def _one_more(weight, x):
+    """The weight of a zero-centred norm as that of any other."""
+    return device("zero_centered_weight")(weight, x) if on_device(x) else zero_centered_weight(weight, x)
+
+
+def _dtype_of(weight):
+    if weight is None:
+        return None
+    return weight.dtype if lies_on_device(weight) else borrowed(weight, "weight").dtype
 
 
 def _forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, centred, out, h_out):
@@ -534,6 +546,8 @@ def _forward(x, residual, weight, bias, p, rng, mask, offset, axis, eps, centred
         if simple is not None:
             y, h, (mean, rstd, var), mask = simple
             return y, h, NormStats(mean if centred else None, rstd, var, y.shape[-1]), mask
+    if on_device(x):
+        return device("add_norm_forward")(x, residual, weight, bias, p, rng, mask, offset, axis, eps, centred, out, h_out)
     x = floating(x)
     residual = same_shape(residual, x, "residual")
     layout = layout_of(x, axis, rows=True)
@@ -578,6 +592,8 @@ def _backward(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out,
         simple = engine.add_norm_gradients_at_once(dy, h, dh, mean, stats.rstd, stream, weight, axis, centred, out, dresidual_out)
         if simple is not None:
             return simple
+    if on_device(h):
+        return device("add_norm_backward")(dy, h, stats, mask, weight, dh, axis, centred, out, dresidual_out, own)
     h = floating(h, "h")
     dy = same_shape(dy, h, "dy")
     dh = None if dh is None else same_shape(dh, h, "dh")

@@ -24,6 +24,7 @@ from normfast.ops._arrays import (
     statistics,
     unset_statistics,
 )
+from normfast.ops._device import device, on_device
 from normfast.ops._norm import gradients, normalize
 from normfast.ops._rows import without_dependence
 from normfast.ops._stats import NormGradients, NormStats
@@ -109,6 +110,8 @@ def group_norm_forward(
     >>> stats.mean, stats.count
     (array([[ 2., 20.]]), 2)
     """
+    if where is None and on_device(x):
+        return device("group_norm_forward")(x, num_groups, weight, bias, axis=axis, eps=eps, out=out)
     x = floating(x)
     layout, groups = _grouped(x, num_groups, axis)
     out = checked_out(out, x)
@@ -167,6 +170,8 @@ def group_norm_backward(
     >>> nf.group_norm_backward(np.array([[1.0, 0.0, 0.0]]), x, stats, num_groups=1).dx.round(4)
     array([[ 0.2291, -0.3436,  0.1145]])
     """
+    if where is None and on_device(x):
+        return device("group_norm_backward")(dy, x, stats, weight, num_groups=num_groups, axis=axis, out=out)
     x = floating(x)
     dy = same_shape(dy, x, "dy")
     dtype = gradient_dtype(x, weight)
@@ -293,6 +298,8 @@ def instance_norm_forward(
     >>> stats.mean
     array([[ 2., 20.]])
     """
+    if on_device(x):
+        return device("instance_norm_forward")(x, weight, bias, axis=axis, eps=eps, out=out)
     x = floating(x)
     return group_norm_forward(x, _channels(x, axis), weight, bias, axis=axis, eps=eps, out=out)
 
@@ -320,6 +327,8 @@ def instance_norm_backward(
     >>> nf.instance_norm_backward(np.array([[[1.0, 0.0, 0.0]]]), x, stats).dx.round(4)
     array([[[ 0.2291, -0.3436,  0.1145]]])
     """
+    if on_device(x):
+        return device("instance_norm_backward")(dy, x, stats, weight, axis=axis, out=out)
     x = floating(x)
     return group_norm_backward(dy, x, stats, weight, num_groups=_channels(x, axis), axis=axis, out=out)
 

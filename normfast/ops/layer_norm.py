@@ -14,6 +14,7 @@ from normfast.ops._arrays import (
     same_shape,
     statistics,
 )
+from normfast.ops._device import device, on_device
 from normfast.ops._norm import gradients, normalize
 from normfast.ops._rows import rows_backward, rows_forward
 from normfast.ops._stats import NormGradients, NormStats
@@ -105,6 +106,8 @@ def layer_norm_forward(
     if where is None and (simple := engines.current().layer_norm_at_once(x, weight, bias, axis, eps, True, out, True)) is not None:
         y, statistics = simple
         return y, NormStats(*statistics, y.shape[-1])
+    if where is None and on_device(x):
+        return device("layer_norm_forward")(x, weight, bias, axis=axis, eps=eps, out=out)
     x = floating(x)
     layout = layout_of(x, axis, rows=True)
     dtype = computing(x.dtype)
@@ -171,6 +174,8 @@ def layer_norm_backward(
         simple = engines.current().layer_norm_gradients_at_once(dy, x, stats.mean, stats.rstd, weight, axis, True, out)
         if simple is not None:
             return NormGradients(*simple)
+    if where is None and on_device(x):
+        return device("layer_norm_backward")(dy, x, stats, weight, axis=axis, out=out)
     x = floating(x)
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)

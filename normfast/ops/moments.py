@@ -11,6 +11,7 @@ import numpy as np
 from normfast import engines
 from normfast.kernels.moments import merge, unmerge
 from normfast.ops._arrays import DOUBLE, checked_where, direct, grouped, layout_of, plain
+from normfast.ops._device import device, on_device
 from normfast.ops._foreign import borrowed
 from normfast.ops._pieces import Staged, part, shape_of, split
 from normfast.ops._statistics import Accumulator, block_moments, merged_in_a_tree, weighted_moments
@@ -191,6 +192,8 @@ def moments(
     >>> m.count, m.mean
     (array([2, 1]), array([2., 2.]))
     """
+    if where is None and weights is None and nan_policy == "propagate" and on_device(x):
+        return device("moments")(x, axis)
     x = plain(x, "x")
     if x.dtype.kind == "c":
         raise TypeError(f"x must be real, got {x.dtype}: take the moments of x.real and x.imag")

@@ -16,6 +16,7 @@ from normfast.ops._arrays import (
     same_shape,
     statistics,
 )
+from normfast.ops._device import device, on_device
 from normfast.ops._rows import rows_backward, rows_forward
 from normfast.ops._stats import NormStats
 from normfast.typing import Array, ArrayLike, Axis, Writeable
@@ -95,6 +96,8 @@ def rms_norm(
     >>> nf.rms_norm(np.array([3.0, 4.0]), eps=0).round(4)
     array([0.8485, 1.1314])
     """
+    if zero_centered and on_device(x):
+        return rms_norm_forward(x, weight, axis=axis, eps=eps, zero_centered=True, out=out)[0]
     weight = zero_centered_weight(weight, x) if zero_centered else weight
     if (y := engines.current().layer_norm_at_once(x, weight, None, axis, eps, False, out, False)) is not None:
         return y
@@ -125,10 +128,12 @@ def rms_norm_forward(
     >>> stats.mean is None, stats.var, stats.count
     (True, array([12.5]), 2)
     """
-    weight = zero_centered_weight(weight, x) if zero_centered else weight
+    weight = zero_centered_weight(weight, x) if zero_centered and not on_device(x) else weight
     if (simple := engines.current().layer_norm_at_once(x, weight, None, axis, eps, False, out, True)) is not None:
         y, (_, rstd, var) = simple
         return y, NormStats(None, rstd, var, y.shape[-1])
+    if on_device(x):
+        return device("rms_norm_forward")(x, weight, axis=axis, eps=eps, zero_centered=zero_centered, out=out)
     x = floating(x)
     layout = layout_of(x, axis, rows=True)
     dtype = computing(x.dtype)
@@ -179,13 +184,15 @@ def rms_norm_backward(
     >>> nf.rms_norm_backward(np.array([[1.0, 0.0]]), x, stats).dx.round(4)
     array([[ 0.181 , -0.1358]])
     """
-    if zero_centered and weight is not None:
+    if zero_centered and weight is not None and not on_device(x):
         gradients = rms_norm_backward(dy, x, stats, zero_centered_weight(weight, x), axis=axis, out=out)
         return RMSNormGradients(gradients.dx, gradients.dweight.astype(gradient_dtype(gradients.dx, weight), copy=False))
     if isinstance(stats, NormStats):
         simple = engines.current().layer_norm_gradients_at_once(dy, x, None, stats.rstd, weight, axis, False, out)
         if simple is not None:
             return RMSNormGradients(*simple[:2])
+    if on_device(x):
+        return device("rms_norm_backward")(dy, x, stats, weight, axis=axis, zero_centered=zero_centered, out=out)
     x = floating(x)
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)
