@@ -130,11 +130,10 @@ class CudaInterface:
     ("make", "text"),
     [
         (
-            lambda: Elsewhere(2, "cuda:0"),
-            r"^{} lies on cuda:0 and normfast computes on the CPU: copy it there first, such as by {}.cpu\(\)$",
+            lambda: Elsewhere(10, "rocm:0"),
+            r"^{} lies on rocm:0 and this function computes on the CPU: copy it there first, such as by {}.cpu\(\)$",
         ),
         (lambda: Elsewhere(8), "^{} lies on a GPU and"),
-        (CudaInterface, "^{} lies on a GPU and"),
         (lambda: torch("empty", 3, 4, device="meta"), "^{} lies on meta and"),
         (
             lambda: torch("ones", 3, 4, requires_grad=True),
@@ -165,6 +164,24 @@ def test_what_cannot_be_borrowed_raises_one_line(make, text):
     for make_estimator in (Standardizer, MinMaxScaler, Whitener):
         with pytest.raises(TypeError, match=text.format(*["x"] * text.count("{}")) if hasattr(array, "__dlpack__") else "number|GPU"):
             make_estimator().fit(array)
+
+
+@pytest.mark.parametrize("make", [lambda: Elsewhere(2, "cuda:0"), CudaInterface])
+def test_arrays_on_a_gpu_need_the_cuda_engine(make):
+    try:
+        nf.use_engine("cuda")
+    except ImportError as error:
+        reason = str(error)
+    else:
+        pytest.skip("there is a GPU here, where tests/cuda runs")
+    for function in (nf.layer_norm, nf.rms_norm, nf.moments, nf.dropout):
+        with pytest.raises(ImportError) as found:
+            function(make())
+        assert str(found.value) == reason
+        assert "\n" not in reason
+    for function in (nf.covariance, nf.lp_norm, standardize, whiten, minmax_scale):
+        with pytest.raises(TypeError, match="^x lies on (cuda:0|a GPU) and this function computes on the CPU"):
+            function(make())
 
 
 def torch(name, *shape, **options):

@@ -24,7 +24,7 @@ def engine_is_there():
 def test_the_tests_on_a_device():
     """On a GPU where there is one, else in the simulator."""
     pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
-    environment = os.environ | {"NORMFAST_TEST_CUDA": "1"} | ({} if engine_is_there() else {"NUMBA_ENABLE_CUDASIM": "1"})
+    environment = os.environ | {"NORMFAST_TEST_CUDA": "1", "PYTEST_ADDOPTS": ""} | ({} if engine_is_there() else {"NUMBA_ENABLE_CUDASIM": "1"})
     command = [sys.executable, "-m", "pytest", "-q", "-rs", str(HERE / "cuda")]
     done = subprocess.run(command, env=environment, cwd=HERE.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:]

@@ -154,7 +154,7 @@ def test_without_numba():
         assert importlib.util.find_spec(report["missing"][name].split(".")[0]) is None, name
     without = set(report["missing"]) - optional
     assert without, "the Numba engine was imported without Numba"
-    assert all(name.startswith(("normfast.engines.numba", "normfast.numba")) for name in without)
+    assert all(name.startswith(("normfast.engines.cuda", "normfast.engines.numba", "normfast.numba")) for name in without)
     assert sum(tried for _, tried in report["examples"].values()) > 200
     assert report["engine"] != "numba"
     assert "numba" in report["numba"]

@@ -71,7 +71,7 @@ def _on_host(x, name):
 
 
 def _elsewhere(name, device):
-    return TypeError(f"{name} lies on {device} and normfast computes on the CPU: copy it there first, such as by {name}.cpu()")
+    return TypeError(f"{name} lies on {device} and this function computes on the CPU: copy it there first, such as by {name}.cpu()")
 
 
 def _line(error):
