@@ -88,9 +88,9 @@ def aligned_empty(shape, dtype):
 def without_a_gpu():
     """Let the engine's modules compute with NumPy arrays, of which nothing is read."""
     dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=ARCHITECTURE)
-    from normfast.engines.cuda import add_norms, arrays, dropouts, norms
+    from normfast.engines.cuda import add_norms, arrays, callers, dropouts, norms
 
-    class Caller(arrays.Caller):
+    class Caller(callers.Caller):
         def __init__(self, *values):
             self.library, self.device, self.handle, self.stream, self.like = "numpy", 0, 0, 0, None
 

@@ -3,7 +3,8 @@
 import numpy as np
 from numba import cuda
 
-from normfast.engines.cuda.arrays import SIMULATED, Caller, DeviceArray, lies_on_device
+from normfast.engines.cuda.arrays import SIMULATED, DeviceArray
+from normfast.engines.cuda.callers import Caller, lies_on_device
 
 
 class Lent:

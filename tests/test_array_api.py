@@ -180,7 +180,7 @@ def test_arrays_on_a_gpu_need_the_cuda_engine(make):
         assert str(found.value) == reason
         assert "\n" not in reason
     for function in (nf.covariance, nf.lp_norm, standardize, whiten, minmax_scale):
-        with pytest.raises(TypeError, match="^x lies on (cuda:0|a GPU) and this function computes on the CPU"):
+        with pytest.raises(TypeError, match=r"^x lies on (cuda:0|a GPU) and this function computes on the CPU"):
             function(make())
 
 

@@ -6,7 +6,7 @@ from devices import Lent, got, put
 from test_fused import arrays, check, same, trio
 
 import normfast as nf
-from normfast.engines.cuda import rows
+from normfast.engines.cuda import row_gradients, rows
 
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
 
@@ -54,11 +54,13 @@ def test_axes(on_gpu, norm, axis, p, rng):
     check(norm, x, other, p=p, dy=dy, dh=dh, axis=axis, weight=weight, **({} if p is None else {"rng": 4}))
 
 
-def test_rows_that_do_not_fit_registers(on_gpu, dtype, norm, rng, monkeypatch):
-    monkeypatch.setattr(rows, "FORWARD", (4, 4, 64))
-    monkeypatch.setattr(rows, "BACKWARD", (4, 4, 64))
-    x, other, dy, dh = arrays(rng, 4, (2, 70), dtype)
-    check(norm, x, other, p=0.1, rng=1, dy=dy, dh=dh, **parameters_of(rng, norm, 70, dtype))
+@pytest.mark.parametrize("n", [61, 70], ids=["a block's row", "several blocks' row"])
+def test_long_rows(on_gpu, dtype, norm, n, rng, monkeypatch):
+    held = max(4, dtype.itemsize)  # bytes of a thread: one value
+    monkeypatch.setattr(rows, "FORWARD", (held, held, 64))
+    monkeypatch.setattr(row_gradients, "BACKWARD", (held, held, 64))
+    x, other, dy, dh = arrays(rng, 4, (2, n), dtype)
+    check(norm, x, other, p=0.1, rng=1, dy=dy, dh=dh, **parameters_of(rng, norm, n, dtype))
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0])

@@ -7,8 +7,9 @@ import pytest
 from devices import Lent, got, put
 
 import normfast as nf
-from normfast.engines.cuda import arrays, dlpack
-from normfast.engines.cuda.arrays import SIMULATED, Caller, DeviceArray
+from normfast.engines.cuda import arrays, callers, dlpack
+from normfast.engines.cuda.arrays import SIMULATED, DeviceArray
+from normfast.engines.cuda.callers import Caller
 from normfast.ops._device import lies_on_device, on_device
 
 simulated = pytest.mark.skipif(not SIMULATED, reason="plays a library by arrays in the memory of the host, which only the simulator reads")
@@ -110,11 +111,11 @@ def test_an_unknown_library_gets_arrays_that_offer_both_protocols(rng):
 def test_the_stream_of_the_caller(rng, monkeypatch):
     """Each launch goes to the stream that the caller's array names, and the result names it too."""
     seen = []
-    monkeypatch.setattr(arrays, "SIMULATED", False)
-    monkeypatch.setattr(arrays, "numba_array", arrays._simulated)
-    monkeypatch.setattr(arrays, "address_of", lambda memory: memory.ctypes.data)
-    monkeypatch.setattr(arrays, "device_of", lambda x, library: 0)
-    monkeypatch.setattr(arrays.cuda, "external_stream", lambda handle: seen.append(handle) or 0, raising=False)
+    monkeypatch.setattr(callers, "SIMULATED", False)
+    monkeypatch.setattr(callers, "numba_array", arrays._simulated)
+    monkeypatch.setattr(callers, "address_of", lambda memory: memory.ctypes.data)
+    monkeypatch.setattr(callers, "device_of", lambda x, library: 0)
+    monkeypatch.setattr(callers.cuda, "external_stream", lambda handle: seen.append(handle) or 0, raising=False)
     y = nf.dropout(Lent(rng.standard_normal(8).astype(np.float32), stream=1234), 0.5, rng=1)
     assert seen == [1234]
     assert y.__cuda_array_interface__["stream"] == 1234

@@ -32,11 +32,11 @@ def dtype(request):
 @pytest.fixture
 def tight(monkeypatch):
     """Rows as if they were long: `tight(warp, block)` bytes of one are what a thread holds, and a block has 64 threads."""
-    from normfast.engines.cuda import long_rows, rows, slabs
+    from normfast.engines.cuda import long_rows, row_gradients, rows, slabs
 
     def limit(warp, block):
         monkeypatch.setattr(rows, "FORWARD", (warp, block, 64))
-        monkeypatch.setattr(rows, "BACKWARD", (warp, block, 64))
+        monkeypatch.setattr(row_gradients, "BACKWARD", (warp, block, 64))
         monkeypatch.setattr(long_rows, "PIECE", 100)
         monkeypatch.setattr(slabs, "PIECE", 100)
 

@@ -5,12 +5,14 @@ from functools import partial
 
 import numpy as np
 
-from normfast.engines.cuda import norms, residual, rows
-from normfast.engines.cuda.arrays import Caller, dtype_name, overlap, same_place
+from normfast.engines.cuda import norms, residual, row_gradients, rows
+from normfast.engines.cuda.arrays import dtype_name, overlap, same_place
+from normfast.engines.cuda.callers import Caller
 from normfast.engines.cuda.dropouts import drawn_in_order, flags_of
 from normfast.engines.cuda.parameters import converted, parameter, same_shape, statistics, zero_centered
 from normfast.engines.cuda.places import aligned, gradient_dtype
 from normfast.engines.cuda.primitives import KINDS, wide_kind
+from normfast.engines.cuda.tiles import sum_tiles
 from normfast.ops._arrays import checked_eps, layout_of
 from normfast.ops._stats import NormStats
 from normfast.ops.dropout import given_mask, mask_for
@@ -93,7 +95,7 @@ def gradients_of(caller, kind, layout, arrays, given, mask, weight, centred, res
     wide = aligned(*arrays, *results)
     target = ((dh or results[0]).flat(), *flags, results[0].flat(), results[-1].flat())
     short = wide and aligned(weight)
-    tiles = rows.backward_tiles(kind, count, n, short) if layout.natural and h.size else 0
+    tiles = row_gradients.tiles_of(kind, count, n, short) if layout.natural and h.size else 0
     if not tiles:
         dy, h = (converted(caller, array, wide_kind(kind).name) for array in (dy, h))
         total = caller.new(h.shape, h.dtype)
@@ -102,13 +104,13 @@ def gradients_of(caller, kind, layout, arrays, given, mask, weight, centred, res
             residual.give_all(kind, total.flat(), target, drawn, dh is not None, h.size, wide, caller.stream)
         return shares
     shares = [caller.scratch(tiles * n, kind.wide) for _ in range(1 + centred)]
-    rows.backward(
+    row_gradients.backward(
         kind, dy.flat(), h.flat(), mean, rstd, weight, count, n, centred, target, shares[0], shares[-1], tiles, short, caller.stream,
         give=partial(residual.giver, drawn, dh is not None),
     )  # fmt: skip
     totals = [caller.empty(layout.reduced_shape, dtype) for _ in shares]
     for share, total in zip(shares, totals, strict=True):
-        rows.sum_tiles(wide_kind(kind), share, tiles, n, KINDS[dtype], total.flat(), caller.stream)
+        sum_tiles(wide_kind(kind), share, tiles, n, KINDS[dtype], total.flat(), caller.stream)
     return totals
 
 

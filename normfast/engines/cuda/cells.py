@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from normfast.engines.cuda import channels, columns, rows, slabs
+from normfast.engines.cuda import channels, columns, slabs
 from normfast.engines.cuda.places import aligned, ordered, source_of
 from normfast.engines.cuda.primitives import KINDS
+from normfast.engines.cuda.tiles import sum_tiles
 
 DOUBLE = KINDS["float64"]
 
@@ -76,5 +77,5 @@ class Cells:
         channels.make_gradient_factors(kind, *sizes, partial, mean, rstd, weight, sums, own, stream)
         self.sweeps.gradient(kind, plan, self.block, code, *arrays, made, own, self.target.flat(), stream)
         for share, total in zip(sums, (dbias, dweight), strict=True):
-            rows.sum_tiles(DOUBLE, share, self.cells // self.parameters, self.parameters, KINDS[dtype], total, stream)
+            sum_tiles(DOUBLE, share, self.cells // self.parameters, self.parameters, KINDS[dtype], total, stream)
         caller.copy(self.target, self.place)

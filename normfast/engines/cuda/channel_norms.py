@@ -3,7 +3,7 @@
 import numpy as np
 
 from normfast.engines.cuda import channels
-from normfast.engines.cuda.arrays import Caller
+from normfast.engines.cuda.callers import Caller
 from normfast.engines.cuda.cells import Cells
 from normfast.engines.cuda.parameters import converted, parameter, same_shape, statistics
 from normfast.engines.cuda.places import Results, beside, filled, gradient_dtype, source_of

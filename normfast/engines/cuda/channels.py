@@ -9,7 +9,8 @@ from functools import cache
 from numba import cuda
 from numba.cuda import types
 
-from normfast.engines.cuda.primitives import adder, greatest, launch, loader, merged, merger, storer
+from normfast.engines.cuda.primitives import launch, loader, storer
+from normfast.engines.cuda.teams import adder, greatest, merged, merger
 from normfast.engines.cuda.text import activations, factors, moments
 from normfast.kernels.activations import IDENTITY
 

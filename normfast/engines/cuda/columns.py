@@ -11,7 +11,8 @@ from numba import cuda
 from numba.cuda import types
 
 from normfast.engines.cuda.channels import chunk_moments, epilogue, slope
-from normfast.engines.cuda.primitives import launch, loader, merged, resident, storer
+from normfast.engines.cuda.primitives import launch, loader, resident, storer
+from normfast.engines.cuda.teams import merged
 
 THREADS = 256  # of a block
 HELD = 16  # values of a thread that are under way together

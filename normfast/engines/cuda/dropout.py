@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 from numba import cuda, int32, uint8, uint32, uint64
 
-from normfast.engines.cuda.primitives import launch, loader, shuffled, storer
+from normfast.engines.cuda.primitives import launch, loader, storer
+from normfast.engines.cuda.teams import shuffled
 from normfast.kernels.dropout import DRAWS
 
 THREADS = 256  # of a block; each takes 16 elements

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from normfast.engines.cuda import dropout as kernels
-from normfast.engines.cuda.arrays import Caller
+from normfast.engines.cuda.callers import Caller
 from normfast.engines.cuda.primitives import KINDS
 from normfast.kernels.dropout import DRAWS
 from normfast.ops.dropout import DropoutMask, checked_p, mask_for

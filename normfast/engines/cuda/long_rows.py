@@ -10,7 +10,8 @@ from numba import cuda
 from numba.cuda import types
 
 from normfast.engines.cuda import slabs
-from normfast.engines.cuda.primitives import adder, launch, loader, resident, storer, wide_kind
+from normfast.engines.cuda.primitives import launch, loader, resident, storer, wide_kind
+from normfast.engines.cuda.teams import adder
 from normfast.engines.cuda.text import factors, normalize
 
 THREADS = 256

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from normfast.engines.cuda.arrays import Caller
+from normfast.engines.cuda.callers import Caller
 from normfast.engines.cuda.cells import measure
 from normfast.engines.cuda.parameters import transposed
 from normfast.engines.cuda.places import Results, aligned

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from normfast.engines.cuda import channel_norms, long_rows, rows
-from normfast.engines.cuda.arrays import Caller
+from normfast.engines.cuda import channel_norms, long_rows, row_gradients, rows
+from normfast.engines.cuda.callers import Caller
 from normfast.engines.cuda.cells import measure
 from normfast.engines.cuda.moments import moments
 from normfast.engines.cuda.parameters import parameter, same_shape, statistics, zero_centered
 from normfast.engines.cuda.places import Results, aligned, filled, gradient_dtype, ordered, source_of
 from normfast.engines.cuda.primitives import KINDS, wide_kind
+from normfast.engines.cuda.tiles import sum_tiles
 from normfast.ops._arrays import checked_eps, layout_of
 from normfast.ops._stats import NormGradients, NormStats
 from normfast.ops.rms_norm import RMSNormGradients
@@ -42,19 +43,19 @@ def rows_backward(caller, dy, x, layout, mean, rstd, weight, centred, dx, dtype)
     source_dy, source = (source_of(caller, array, layout.order, dx) for array in (dy, x))
     target = caller.dense_target(place)
     wide = aligned(source_dy, source, target, weight)
-    tiles = rows.backward_tiles(kind, count, n, wide)
+    tiles = row_gradients.tiles_of(kind, count, n, wide)
     short, tiles = tiles > 0, tiles or long_rows.tiles_of(count)
     shares = [caller.scratch(tiles * n, kind.wide) for _ in range(1 + centred)]
     partial = (shares[0], shares[-1], tiles, wide, caller.stream)
     arrays = (source_dy.flat(), source.flat(), mean, rstd, weight, count, n, centred)
     if short:
-        rows.backward(kind, *arrays, target.flat(), *partial)
+        row_gradients.backward(kind, *arrays, target.flat(), *partial)
     else:
         sums = [caller.scratch(count * long_rows.parts_of(n), np.float64) for _ in range(2)]
         long_rows.backward(kind, *arrays, sums, target.flat(), *partial)
     totals = [Results(caller, layout, layout.reduced, dtype) for _ in shares]
     for share, total in zip(shares, totals, strict=True):
-        rows.sum_tiles(wide_kind(kind), share, tiles, n, KINDS[dtype], total.run, caller.stream)
+        sum_tiles(wide_kind(kind), share, tiles, n, KINDS[dtype], total.run, caller.stream)
     caller.copy(target, place)
     return [total.done() for total in totals]
 

@@ -12,7 +12,8 @@ from numba import cuda
 from numba.cuda import types
 
 from normfast.engines.cuda.channels import chunk_moments, epilogue, slope
-from normfast.engines.cuda.primitives import adder, greatest, launch, loader, merged, merger, resident, storer
+from normfast.engines.cuda.primitives import launch, loader, resident, storer
+from normfast.engines.cuda.teams import adder, greatest, merged, merger
 from normfast.engines.cuda.text import normalize
 
 THREADS = 256  # of a block
