@@ -217,9 +217,10 @@ def case_one_sample_in_all(job):
 def case_one_sample_each(job):
     x, dy = job.rng.normal(size=(2, job.size, 3))
     layer, whole = SyncBatchNorm(3, job.comm, ddof=0), BatchNorm(3, ddof=0)
-    own = slice(job.rank, job.rank + 1)
-    agree(layer(x[own]), whole(x)[own], "y", scale=1.0)
-    agree(layer.backward(dy[own]), whole.backward(dy)[own], "dx", units=16, scale=1.0)
+    own, steepest = slice(job.rank, job.rank + 1), 1 / np.sqrt(x.var(axis=0).min() + 1e-5)
+    scale = 1 + np.abs(x).max() * steepest  # so far the rounding of a mean is seen in y: few samples may lie close together
+    agree(layer(x[own]), whole(x)[own], "y", scale=scale)
+    agree(layer.backward(dy[own]), whole.backward(dy)[own], "dx", scale=np.abs(dy).max() * steepest * scale)
 
 
 def case_no_samples(job):
@@ -425,10 +426,12 @@ def case_torch_module(job):
         agree(array(x.grad), job.own(dx), "dx of the module", units=units, scale=4.0)
         for parameter, expected in ((layer.weight, dweight), (layer.bias, dbias)):
             total = np.sum(job.ranks.gather(parameter.grad.numpy()), axis=0)
-            agree(total, expected.sum(axes), "the sum of a parameter's gradients", units=16)
+            scale = float(np.abs(expected).sum(axes).max())  # of the terms: their sum may nearly vanish
+            agree(total, expected.sum(axes), "the sum of a parameter's gradients", units=16, scale=scale)
         whole(values.to(parameters))
         for name in ("running_mean", "running_var"):
-            agree(getattr(layer, name).numpy(), getattr(whole, name).double().numpy(), name)
+            scale = 0.1 * float(values.double().abs().max())  # momentum times what is added up
+            agree(getattr(layer, name).numpy(), getattr(whole, name).double().numpy(), name, scale=scale)
         whole.load_state_dict(layer.state_dict())
         assert torch.equal(layer.eval()(values), SyncBatchNorm.convert_sync_batchnorm(whole).eval()(values))
 
