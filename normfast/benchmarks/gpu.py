@@ -7,11 +7,10 @@ import argparse
 import itertools
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import normfast as nf
-from normfast.benchmarks.page import markdown
+from normfast.benchmarks.page import markdown, table_between
 from normfast.extras import needed
 
 torch = needed("torch", "torch", "normfast.benchmarks.gpu")
@@ -204,7 +203,7 @@ def table(sizes):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--docs", type=Path, help="page whose table is written anew")
+    parser.add_argument("--docs", type=table_between(BEGIN, END), help="page whose table is written anew")
     parser.add_argument("--small", action="store_true", help="without the arrays of 1 GB")
     options = parser.parse_args(arguments)
     try:
@@ -216,12 +215,7 @@ def main(arguments=None):
     text = table(list(ROWS)[options.small :])
     print(text)
     if options.docs:
-        page = options.docs.read_text()
-        head, _, rest = page.partition(BEGIN)
-        _, end, tail = rest.partition(END)
-        if not end:
-            parser.error(f"{options.docs} has no table between {BEGIN} and {END}")
-        options.docs.write_text(f"{head}{BEGIN}\n{text}\n{end}{tail}")
+        options.docs(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""`docs/benchmarks.md`: everything that was measured, generated."""
+"""`docs/benchmarks.md`: everything that was measured, generated; and how a table stands in a page."""
+
+import argparse
+from pathlib import Path
 
 from normfast.benchmarks.report import cells, headings, losing, main_engine, timed
 from normfast.benchmarks.rivals import RIVALS
@@ -64,6 +67,20 @@ def page(summary, picture=None):
         picture=f"![GB/s by bytes]({picture})\n\n" if picture else "",
         rows=markdown(columns, [cells(row, columns, main) for row in table]),
     )
+
+
+def table_between(begin, end):
+    """The type, for argparse, of a page with these two lines: what it gives writes a new table between them."""
+
+    def writer(name):
+        page = Path(name)
+        head, _, rest = page.read_text().partition(begin)
+        _, found, tail = rest.partition(end)
+        if not found:
+            raise argparse.ArgumentTypeError(f"{page} has no place for the tables: it needs the lines {begin} and {end}")
+        return lambda text: page.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
+
+    return writer
 
 
 def markdown(columns, lines):

@@ -8,7 +8,6 @@ are also simulated event by event (`scale_simulation`). `scale_tables` makes the
 
 import argparse
 import platform
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +15,7 @@ import normfast as nf
 from normfast.benchmarks import scale_measures as measures
 from normfast.benchmarks import scale_mpi as mpi
 from normfast.benchmarks import scale_tables as tables
+from normfast.benchmarks.page import table_between
 from normfast.benchmarks.scale_model import JOBS, Cluster
 from normfast.benchmarks.scale_simulation import PROGRAMS
 
@@ -57,7 +57,7 @@ def page(options):
 def main(arguments=None):
     """Print the tables, or write them into the page."""
     parser = argparse.ArgumentParser(prog="python -m normfast.benchmarks.scale", description=__doc__.splitlines()[0])
-    parser.add_argument("--docs", type=Path, help="the page whose tables are replaced")
+    parser.add_argument("--docs", type=table_between(BEGIN, END), help="the page whose tables are replaced")
     parser.add_argument("--quick", action="store_true", help="tiny measurements, to see that everything runs")
     parser.add_argument("--seed", type=int, default=0, help="of the uneven nodes and of the blocks (default 0)")
     for name, default, unit in (
@@ -80,11 +80,7 @@ def main(arguments=None):
     if options.docs is None:
         print(page(options))
         return
-    before, _, rest = options.docs.read_text().partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        parser.error(f"{options.docs} has no place for the tables: it needs the lines {BEGIN} and {END}")
-    options.docs.write_text(f"{before}{BEGIN}\n\n{page(options)}\n\n{END}{after}")
+    options.docs(f"\n{page(options)}\n")
 
 
 def positive(text):

@@ -8,10 +8,9 @@ import copy
 import platform
 import statistics
 import time
-from pathlib import Path
 
 import normfast as nf
-from normfast.benchmarks.page import markdown
+from normfast.benchmarks.page import markdown, table_between
 from normfast.extras import needed
 
 torch = needed("torch", "torch", "normfast.benchmarks.torch_training")
@@ -147,17 +146,12 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--docs", type=Path, help="page whose table is written anew")
+    parser.add_argument("--docs", type=table_between(BEGIN, END), help="page whose table is written anew")
     options = parser.parse_args(arguments)
     text = table(options.steps, options.seeds)
     print(text)
     if options.docs:
-        page = options.docs.read_text()
-        head, _, rest = page.partition(BEGIN)
-        _, end, tail = rest.partition(END)
-        if not end:
-            parser.error(f"{options.docs} has no table between {BEGIN} and {END}")
-        options.docs.write_text(f"{head}{BEGIN}\n{text}\n{end}{tail}")
+        options.docs(text)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from numba import cuda
 from numba.cuda import types
 
 from normfast.engines.cuda.channels import chunk_moments, epilogue, slope
-from normfast.engines.cuda.primitives import launch, loader, resident, storer
+from normfast.engines.cuda.primitives import launch, loader, resident, storer, width_of
 from normfast.engines.cuda.teams import merged
 
 THREADS = 256  # of a block
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 def plan_of(kind, block, aligned):
     """The plan for a block."""
     _, r, c, s = block
-    width = kind.lanes if aligned and c * s % kind.lanes == 0 else 1
+    width = width_of(kind, c * s, aligned)
     beside = min(32, 1 << (-(-c * s // width) - 1).bit_length())
     down = min(THREADS // beside, 1 << max(0, (r - 1).bit_length()))
     return Plan(width, beside, max(down, -(-32 // beside)), max(1, min(PARTS, r // (down * ROWS))))

@@ -10,7 +10,7 @@ from numba import cuda
 from numba.cuda import types
 
 from normfast.engines.cuda import slabs
-from normfast.engines.cuda.primitives import launch, loader, resident, storer, wide_kind
+from normfast.engines.cuda.primitives import launch, loader, resident, storer, wide_kind, width_of
 from normfast.engines.cuda.teams import adder
 from normfast.engines.cuda.text import factors, normalize
 
@@ -182,13 +182,9 @@ def shares_kernel(kind, width, threads, centred):
     return kernel
 
 
-def _width(kind, n, aligned):
-    return kind.lanes if aligned and n % kind.lanes == 0 else 1
-
-
 def write(kind, x, weight, bias, rows, n, mean, rstd, y, aligned, stream):
     """y of rows by their mean and rstd; weight and bias are runs in the type that is computed in, or None."""
-    kernel = affine_kernel(kind, _width(kind, n, aligned), THREADS, weight is not None, bias is not None)
+    kernel = affine_kernel(kind, width_of(kind, n, aligned), THREADS, weight is not None, bias is not None)
     weight, bias = (mean if values is None else values for values in (weight, bias))
     launch(kernel, rows * parts_of(n), THREADS, stream, x, weight, bias, n, parts_of(n), mean, rstd, y)
 
@@ -200,7 +196,7 @@ def tiles_of(rows):
 
 def backward(kind, dy, x, mean, rstd, weight, rows, n, centred, sums, dx, tiles_dweight, tiles_dbias, tiles, aligned, stream):
     """dx of rows, and `tiles` partial sums of dweight and (centred) dbias, in the type that is computed in; dx comes last."""
-    width, parts, weighted = _width(kind, n, aligned), parts_of(n), weight is not None
+    width, parts, weighted = width_of(kind, n, aligned), parts_of(n), weight is not None
     weight = mean if weight is None else weight
     shares, across = shares_kernel(kind, width, THREADS, centred), -(-n // (width * THREADS))
     launch(shares, across * tiles, THREADS, stream, dy, x, mean, rstd, rows, n, tiles, tiles_dweight, tiles_dbias)

@@ -42,6 +42,11 @@ def resident(threads, together):
     return cuda.jit if SIMULATED else cuda.jit(launch_bounds=(threads, max(1, together // threads)))
 
 
+def width_of(kind, n, aligned):
+    """How many values move at once where runs have n of them: 16 bytes, or one value."""
+    return kind.lanes if aligned and n % kind.lanes == 0 else 1
+
+
 def wide_kind(kind):
     """The kind that values of a kind are computed in."""
     return KINDS[np.dtype(kind.wide).name]

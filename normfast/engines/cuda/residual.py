@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numba import cuda, uint32
 
-from normfast.engines.cuda.primitives import launch, loader, storer, wide_kind
+from normfast.engines.cuda.primitives import launch, loader, storer, wide_kind, width_of
 
 THREADS = 256
 BLOCKS = 1 << 16  # of a launch at most
@@ -106,11 +106,6 @@ def giving_kernel(kind, width, drawn, added):
             i += cuda.gridsize(1) * width
 
     return kernel
-
-
-def width_of(kind, n, aligned):
-    """How many of n elements move at once."""
-    return kind.lanes if aligned and n % kind.lanes == 0 else 1
 
 
 def blocks_of(n, width):

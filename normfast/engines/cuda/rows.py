@@ -12,7 +12,7 @@ import numpy as np
 from numba import cuda
 from numba.cuda import types
 
-from normfast.engines.cuda.primitives import launch, loader, resident, storer, wide_kind
+from normfast.engines.cuda.primitives import launch, loader, resident, storer, wide_kind, width_of
 from normfast.engines.cuda.teams import adder, greatest, leader
 from normfast.engines.cuda.text import factors, moments, normalize
 
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
 
 def plan_of(kind, n, aligned, limits):
     """The plan for rows of n values within the limits FORWARD or BACKWARD; None where they do not fit."""
-    width = kind.lanes if aligned and n % kind.lanes == 0 else 1
+    width = width_of(kind, n, aligned)
     pieces = -(-n // width)
     in_warp, in_block = (held // np.dtype(kind.wide).itemsize // width for held in limits[:2])
     if pieces <= 32 * in_warp:

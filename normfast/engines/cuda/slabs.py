@@ -12,7 +12,7 @@ from numba import cuda
 from numba.cuda import types
 
 from normfast.engines.cuda.channels import chunk_moments, epilogue, slope
-from normfast.engines.cuda.primitives import launch, loader, resident, storer
+from normfast.engines.cuda.primitives import launch, loader, resident, storer, width_of
 from normfast.engines.cuda.teams import adder, greatest, merged, merger
 from normfast.engines.cuda.text import normalize
 
@@ -41,7 +41,7 @@ class Plan(NamedTuple):
 def plan_of(kind, block, aligned):
     """The plan for a block."""
     a, r, c, s = block
-    width = kind.lanes if aligned and s % kind.lanes == 0 else 1
+    width = width_of(kind, s, aligned)
     team = min(THREADS, max(4, 1 << (-(-s // (width * STEPS)) - 1).bit_length()))
     wanted = min(-(-r * s // PIECE), max(1, PIECES // (a * c)))
     splits_r = min(r, wanted)
