@@ -1,4 +1,4 @@
-"""`python -m tests.trust`: faults, load, bad input and proof that results repeat, in one table: what was tried, how many cases, what failed.
+"""`python -m tests.trust`: faults, load, bad input and proof that results repeat, in one table: what was tried, how often, what failed.
 
 Each file of tests/trust is a row, named by the first line of its docstring. What follows `--` goes to pytest.
 """
@@ -58,7 +58,7 @@ def cells(row):
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.trust", description=__doc__)
     parser.add_argument(
-        "--long", action="store_true", help="the long profile: thousands of cases, sanitizers, valgrind, leaks; an hour or more"
+        "--long", action="store_true", help="the long profile: thousands of cases, sanitizers, valgrind; an hour or more"
     )
     parser.add_argument("pytest", nargs="*", metavar="-- ...", help="arguments for pytest, such as -k threads")
     asked = parser.parse_args()
