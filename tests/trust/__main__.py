@@ -57,9 +57,7 @@ def cells(row):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.trust", description=__doc__)
-    parser.add_argument(
-        "--long", action="store_true", help="the long profile: thousands of cases, sanitizers, valgrind; an hour or more"
-    )
+    parser.add_argument("--long", action="store_true", help="the long profile: thousands of cases, sanitizers, valgrind; an hour or more")
     parser.add_argument("pytest", nargs="*", metavar="-- ...", help="arguments for pytest, such as -k threads")
     asked = parser.parse_args()
     if asked.long:
