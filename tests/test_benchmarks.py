@@ -19,6 +19,13 @@ PLAIN = [case for case in TINY if case.dtype == "float32" and case.threads is No
 LOOSE = {"float32": 1e-5, "float64": 1e-13, "bfloat16": 0.05}  # for rivals, which need not be as exact
 
 
+@pytest.fixture(autouse=True)
+def spins(monkeypatch):
+    """The command says how long idle threads spin, in the environment of its process: not what the tests after it should find."""
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")
+    monkeypatch.delenv("GOMP_SPINCOUNT")  # so that it is absent before and, when both are undone, as it was
+
+
 def timed(name, case):
     """Build and call a contender; returns its error, or None where the library does not have the operation."""
     problem = Problem(case)
