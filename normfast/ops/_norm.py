@@ -103,7 +103,7 @@ class Course:
         """Fill y, and set the statistics."""
         self.found = Accumulator(self.statistic_shape)
         self.count, self.mean = self.found.count, self.found.mean
-        self.var, self.rstd = np.full((2, *self.statistic_shape), np.nan)
+        self.var, self.rstd = (np.full(self.statistic_shape, np.nan) for _ in range(2))
         if not self.pieces:
             self.mean[...] = np.nan
         target = self.staged(y)
@@ -179,8 +179,8 @@ class Course:
         self.own |= self.ord != 2 and np.may_share_memory(dx, self.x.view)
         dy, dx = self.staged(dy), self.staged(dx)
         shape = [dim if own else 1 for dim, own in zip(self.x.view.shape, self.affine, strict=True)]
-        dweight, dbias = np.zeros((2, *shape))
-        c1, c2 = np.zeros((2, *self.statistic_shape))
+        dweight, dbias = np.zeros(shape), np.zeros(shape)
+        c1, c2 = np.zeros(self.statistic_shape), np.zeros(self.statistic_shape)
         for group in self.groups():
             for piece in group:
                 inputs = self._inputs(dy, piece)
@@ -240,7 +240,7 @@ class Course:
         shared between them. So dx = rstd * (dy * weight - c1) + factor * sign_i with the mean of the second term moved into c1.
         """
         limit = np.full(self.statistic_shape, NONZERO) if self.ord == 1 else np.sqrt(self.var)
-        far, signs = np.zeros((2, *self.statistic_shape))
+        far, signs = np.zeros(self.statistic_shape), np.zeros(self.statistic_shape)
         for piece in group:
             rows = self.rows(self._filled(piece), piece)
             mean, least = (self.beside(values, piece, self.kept).reshape(-1) for values in (self.mean, limit))

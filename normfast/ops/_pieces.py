@@ -47,7 +47,7 @@ def shape_of(piece):
 
 def part(values, piece):
     """The part of an array that belongs to a piece; axes of length 1 are shared by all."""
-    return values[tuple([slice(None) if n == 1 else cut for n, cut in zip(values.shape, piece, strict=True)])]
+    return values[(*(slice(None) if n == 1 else cut for n, cut in zip(values.shape, piece, strict=True)), ...)]  # a view without axes too
 
 
 class Staged:

@@ -19,7 +19,7 @@ class Accumulator:
     """count, mean * scale, m2 * scale**2 and scale of statistics, while pieces are added to them; without values all but scale are 0."""
 
     def __init__(self, shape):
-        self.count, self.mean, self.m2 = np.zeros((3, *shape))
+        self.count, self.mean, self.m2 = (np.zeros(shape) for _ in range(3))  # arrays without axes too
         self.scale = np.ones(shape)
 
     def add(self, piece, more):

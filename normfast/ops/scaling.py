@@ -3,6 +3,7 @@
 import numpy as np
 
 from normfast.ops._arrays import apart, checked_out, floating, layout_of, plain
+from normfast.ops._pieces import split
 from normfast.ops.batch_norm import batch_norm
 from normfast.ops.moments import Moments, moments
 from normfast.typing import Array, ArrayLike, Axis, Writeable
@@ -91,7 +92,8 @@ def minmax_scale(
     reduced, _ = _axes(x, axis)
     if x.size == 0:
         return np.empty_like(x) if out is None else out
-    old = [extreme.reduce(x, axis=reduced, keepdims=True) for extreme in (np.fmin, np.fmax)]
+    with np.errstate(invalid="ignore"):  # of NaN of bfloat16
+        old = [extreme.reduce(x, axis=reduced, keepdims=True) for extreme in (np.fmin, np.fmax)]
     return rescaled(x, old, ends, out)
 
 
@@ -176,8 +178,7 @@ def rescaled(x, old, new, out=None):
         width = old[1] * half - start
         parts = half, start, np.where(width == 0, 1.0, width), *new
         half, start, width, low, high = (np.broadcast_to(part, x.shape) for part in parts)
-        step = max(1, 2**17 // (x.size // len(x)))  # 1 MB of float64
-        for block in (slice(i, i + step) for i in range(0, len(x), step)):
+        for block in split(x.shape, 2**17):  # 1 MB of float64
             t = np.multiply(x[block], half[block], dtype=np.float64)
             t -= start[block]
             t /= width[block]

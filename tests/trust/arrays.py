@@ -13,6 +13,7 @@ except ImportError:
     pass
 LAYOUTS = ["C", "C", "F", "reversed", "steps", "permuted", "swapped", "unaligned", "read-only", "broadcast", "list"]
 KINDS = ["normal", "normal", "offset", "far offset", "constant", "zeros", "large", "small", "subnormal", "heavy tails", "mixed", "integers"]
+AROUND = -7  # what lies beside the values of a view
 OUTS = [None, None, "new", "steps", "F", "same", "overlapping"]
 
 
@@ -62,9 +63,9 @@ def values_of(kind, shape, dtype, rng, edges=False):
 
 def laid_out(x, layout, rng):
     """An array of these values in the layout ("broadcast" repeats the first along an axis)."""
-    if layout == "F":
+    if layout == "F" and x.ndim:
         return np.asfortranarray(x)
-    if layout == "permuted":
+    if layout == "permuted" and x.ndim:
         order = rng.permutation(x.ndim)
         return np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
     if layout == "reversed" and x.ndim:
@@ -72,7 +73,7 @@ def laid_out(x, layout, rng):
         return np.ascontiguousarray(x[back])[back]
     if layout == "steps" and x.ndim:
         steps = rng.integers(1, 4, x.ndim)
-        canvas = np.full([n * step + 2 for n, step in zip(x.shape, steps, strict=True)], -7, x.dtype)
+        canvas = np.full([n * step + 2 for n, step in zip(x.shape, steps, strict=True)], AROUND if x.dtype.kind in "fV" else 1, x.dtype)
         view = canvas[tuple(slice(1, 1 + n * step, step) for n, step in zip(x.shape, steps, strict=True))]
         view[...] = x
         return view
@@ -114,11 +115,11 @@ class Output:
         """It was written, and nothing beside it."""
         assert self.given is None or y is self.given, "out is not what was returned"
         base = None if self.given is None else self.given.base
-        if base is not None and base.ndim == self.given.ndim and base.size and (np.asarray(base).reshape(-1)[0] == -7):
+        if base is not None and base.ndim == self.given.ndim and base.size and np.asarray(base).reshape(-1)[0] == AROUND:
             around = np.ones(base.shape, bool)
             start = (self.given.__array_interface__["data"][0] - base.__array_interface__["data"][0]) // base.itemsize
             inside = np.lib.stride_tricks.as_strided(
                 around.reshape(-1)[start:], self.given.shape, [s // base.itemsize for s in self.given.strides]
             )
             inside[...] = False
-            assert (base[around] == -7).all(), "something was written beside out"
+            assert (base[around] == AROUND).all(), "something was written beside out"

@@ -19,8 +19,11 @@ EPS = [0.0, 1e-30, 1e-12, 1e-5, 1e-5, 0.1]
 ENGINES = ["auto", "auto", "numpy"]
 
 
-def fuzzed(short, long):
-    return settings(max_examples=cases(short, long), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+def fuzz(tried, strategy, judge, short, long):
+    """Let hypothesis draw cases for a judge, so many of them in each profile."""
+    many = cases(short, long)
+    given(strategy)(settings(max_examples=many, deadline=None, database=None, suppress_health_check=list(HealthCheck))(judge))()
+    tried(many)
 
 
 def kept_axes(draw, ndim):
@@ -90,18 +93,12 @@ def judged(c, rng):
     else:
         mask = np.ones(c.shape, bool)
     view = {"weight": c.view(np.broadcast_to(full_weight, c.shape)), "bias": c.view(np.broadcast_to(full_bias, c.shape))}
-    name = {
-        "layer": "layer_norm",
-        "rms": "rms_norm",
-        "group": "group_norm",
-        "instance": "instance_norm",
-        "mean variance": "mean_variance_norm",
-    }
-    name = name.get(c.norm, "batch_norm")
+    name = f"{c.norm.removesuffix(' inference').replace(' ', '_')}_norm"
     exact = Normalized(c.view(values), c.axes, precision, eps=c.eps, mask=c.view(mask), centred=c.norm != "rms", ord=c.ord, **view)
     parameters = [laid_out(values, "C", rng) if asked else None for values, asked in ((weight, c.weighted), (bias, c.biased))]
     if c.norm == "batch inference":
-        return inference(c, given_x, exact, parameters, precision, output)
+        inference(c, given_x, exact, parameters, precision, output)
+        return
     call = {"eps": c.eps, **options}
     before = None if c.out in ("same", "overlapping") else np.array(given_x).tobytes()
     arguments = [] if c.norm == "mean variance" else parameters[: 1 if c.norm == "rms" else 2]
@@ -170,14 +167,11 @@ def run(c):
         judged(c, np.random.default_rng(c.seed))
 
 
-@fuzzed(220, 6000)
-@given(norm_cases())
-def test_norms(c):
-    run(c)
+def test_norms(tried):
+    fuzz(tried, norm_cases(), run, 300, 6000)
 
 
-@fuzzed(12, 1500)
-@given(norm_cases(norms=cases(["layer", "batch"], NORMS), dtypes=cases(["float32"], DTYPES), engines=["numba"]))
-def test_norms_by_numba(c):
+@pytest.mark.long
+def test_norms_by_numba(tried):
     pytest.importorskip("numba", reason="Numba, whose engine this is about, is not installed")
-    run(c)
+    fuzz(tried, norm_cases(engines=["numba"]), run, 1500, 1500)
