@@ -22,7 +22,13 @@ ENGINES = ["auto", "auto", "numpy"]
 def fuzz(tried, strategy, judge, short, long):
     """Let hypothesis draw cases for a judge, so many of them in each profile."""
     many = cases(short, long)
-    given(strategy)(settings(max_examples=many, deadline=None, database=None, suppress_health_check=list(HealthCheck))(judge))()
+
+    @settings(max_examples=many, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(strategy)
+    def judged(c):
+        judge(c)
+
+    judged()
     tried(many)
 
 
