@@ -143,8 +143,7 @@ def activated(name):
     )  # fmt: skip
 
 
-def moments(variant, axis, *, weights=None, where=True):
-    shape = (131, 5)
+def moments(variant, axis, *, shape=(131, 5), weights=None, where=True):
     every = along(np.ones(shape) if weights is None else weights, np.empty(shape), (0,) if np.ndim(weights) else (0, 1)) * np.ones(shape)
 
     def forward(x):

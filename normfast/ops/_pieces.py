@@ -88,7 +88,7 @@ class Staged:
         if self._fits(target):
             return
         if target.dtype.itemsize == 2 and self.dtype == np.float32:
-            narrow = target if target.flags.c_contiguous else np.empty(target.shape, target.dtype)
+            narrow = target if target.flags.c_contiguous and target.flags.aligned else np.empty(target.shape, target.dtype)
             engines.current().narrow(run, narrow.reshape(-1))
             run = narrow
         if run is not target:
