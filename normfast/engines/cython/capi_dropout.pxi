@@ -16,7 +16,8 @@ cdef int activation_backward(const floating* dy, const floating* x, Py_ssize_t n
     if no_sizes(n, code, 0.0) or code > SOFTPLUS or lacking(x, dx, n) or lacking(dy, dx, n):
         return INVALID
     if code == IDENTITY:  # of which the kernel knows nothing
-        memmove(dx, dy, n * sizeof(floating))
+        if n:  # C forbids NULL even where there is nothing to copy
+            memmove(dx, dy, n * sizeof(floating))
         return 0
     while i < n:
         activations.activate_gradient(<floating*>dy + i, <floating*>x + i, min(n - i, <Py_ssize_t>PART), code, dx + i)
@@ -46,6 +47,8 @@ cdef int dropout(const floating* x, Py_ssize_t n, const uint32_t* key, Py_ssize_
     cdef bint streamed = past(x, n, y, streamed_from // 4)  # as normfast/engines/compiled.py
     if no_sizes(n, 0, 0.0) or no_draws(key, offset, p, n) or lacking(x, y, n):
         return INVALID
+    if n == 0:
+        return 0
     if p == 0.0:
         memmove(y, x, n * sizeof(floating))
     elif p == 1.0:
@@ -69,6 +72,8 @@ cdef int dropout_mask(const uint32_t* key, Py_ssize_t offset, double p, Py_ssize
     cdef Py_ssize_t block = -1, i = 0, j, start
     if no_sizes(n, 0, 0.0) or no_draws(key, offset, p, n) or lacking(kept, kept, n):
         return INVALID
+    if n == 0:
+        return 0
     if p == 0.0 or p == 1.0:
         memset(kept, p == 0.0, n)
     else:
