@@ -1,5 +1,6 @@
 """Every operation of `operations.py` at any length: calls for the tests of memory, which ask what is touched and not what comes out."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -118,3 +119,24 @@ def other_calls(n, dtype):
             "backwards": lambda x, out, kept: nf.rms_norm(x[::-1], out=out[::-1]),
         }.items()
     ]
+
+
+def main(dtype, *lengths):
+    """Every call once at each length, for who looks at the process."""
+    if dtype == "bfloat16":
+        import ml_dtypes  # noqa: F401  (gives NumPy the dtype's name)
+    calls = 0
+    for n in map(int, lengths):
+        for case in cases_of(n):
+            print(f"{dtype} {case.name}, {n} values", flush=True)
+            results_of(case, *arrays_of(case, dtype))
+            calls += 1 + (case.backward is not None)
+        for name, arrays, call in other_calls(n, dtype):
+            print(f"{dtype} {name}, {n} values", flush=True)
+            call(*arrays())
+            calls += 1
+    print(f"{calls} calls")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
