@@ -111,12 +111,12 @@ def lp_gradient_rows(dy, x, n, p, norm, eps, dx, lo, hi, inner, a, b, one, zero,
         left = 0
         while left < n:
             m = min(n - left, PART)  # n, unless there is one row
-            slopes = chunk(xi, left, n)
+            slopes = chunk(xi, left, rows * n)
             if signed:
                 for k in range(rows if infinite else 1):
                     least = norm[i + k] if infinite else 0.0
                     signs(
-                        chunk(row(xi, k, n), left, n), m if infinite else rows * m, cast(least, xi[0]),
+                        chunk(row(xi, k, n), left, rows * n), m if infinite else rows * m, cast(least, xi[0]),
                         cast(least if infinite else LARGEST, xi[0]), chunk(slope, k * m, PART),
                     )  # fmt: skip
                 slopes = chunk(slope, 0, PART)
@@ -124,8 +124,9 @@ def lp_gradient_rows(dy, x, n, p, norm, eps, dx, lo, hi, inner, a, b, one, zero,
             for k in range(rows + 1):
                 if k == rows or a[k] == 0.0:
                     gradient_runs(
-                        chunk(dyi, left, n), slopes, first, k, 1, 1, m, 1, one, zero, a, b, zero, chunk(dxi, left, n), streamed, buffer
-                    )
+                        chunk(dyi, left, rows * n), slopes, first, k, 1, 1, m, 1, one, zero, a, b, zero, chunk(dxi, left, rows * n), streamed,
+                        buffer,
+                    )  # fmt: skip
                     first = k + 1
             left += m
         for k in range(rows):

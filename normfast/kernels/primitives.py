@@ -1,6 +1,6 @@
 """What one text cannot say to both compilers: the plain meaning of the words that each engine replaces."""
 
-from math import ldexp, pow, sqrt
+from math import pow, sqrt
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def uint64(value):
 
 def power_of_two(t):
     """2**k for t = k + 1.5 * 2**52, whose last bits are those of k."""
-    return ldexp(1.0, int(t - 6755399441055744.0))
+    return ((np.float64(t).view(np.int64) + 1023) << 52).view(np.float64)
 
 
 def stream(source, n, target):
