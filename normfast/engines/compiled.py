@@ -21,6 +21,7 @@ from normfast.engines.policy import (
     slab_splits,
     workers,
 )
+from normfast.engines.rounds import by_channels, in_rounds
 from normfast.kernels.activations import IDENTITY
 from normfast.kernels.dropout import DRAWS, FLAGS
 from normfast.kernels.half_slabs import CHUNK
@@ -100,13 +101,15 @@ class CompiledEngine:
         space = aligned((threads, DRAWS + DRAWS // 8 + 64), BYTE)
         return space.view(WORD), space
 
+    @in_rounds("x", "mean", "m2")
     def moments(self, x, mean, m2):
         """Mean and sum of squared deviations (a, c) of a block, summed in float64."""
         scale = np.empty_like(mean)
         a, r, _, s = x.shape
         if a == r == 1 < s <= ASIDE:  # short rows: 65536 of 64 values 2.9 ms as slabs, 1.7 ms four at a time
             head = HEAD if x.dtype == DOUBLE else 1
-            self._drivers[x.dtype, DOUBLE].row_moments(x.reshape(-1, s), head, mean.ravel(), m2.ravel(), scale.ravel(), workers(x.size))
+            rows = by_channels(self._drivers[x.dtype, DOUBLE].row_moments, x)
+            rows(x.reshape(-1, s), head, mean.ravel(), m2.ravel(), scale.ravel(), workers(x.size))
         else:
             self.scaled_moments(x, DOUBLE, mean, m2, scale)
         with np.errstate(all="ignore"):  # float64 values above 1e154 have infinite m2
@@ -114,6 +117,7 @@ class CompiledEngine:
             m2 /= scale
             m2 /= scale
 
+    @in_rounds("x", "mean", "m2", "scale")
     def scaled_moments(self, x, sums, mean, m2, scale):
         """Moments (a, c) of x * scale, summed in the dtype `sums`, and the powers of two `scale`, which are 1 but for extreme values."""
         a, r, c, s = x.shape
@@ -128,7 +132,7 @@ class CompiledEngine:
         elif s > 1 or c == 1:
             splits_r, splits_s = slab_splits(r, s)
             piece_mean, piece_m2 = np.empty((2, a * c * splits_r * splits_s))
-            drivers.slab_moments(
+            by_channels(drivers.slab_moments, x)(
                 x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2, mean.ravel(), m2.ravel(),
                 scale.ravel(), threads,
             )  # fmt: skip
@@ -176,6 +180,7 @@ class CompiledEngine:
             return None
         return self._shortcuts.batch_norm(x, mean, var, weight, bias, axis, eps, code, out, self.batch_norm)
 
+    @in_rounds("x", "y", "mean", "rstd", "var")
     def layer_norm_forward(self, x, weight, bias, eps, centred, y, mean, rstd, var):
         """Rows of (rows, n); weight and bias (n,) of x's type, float32 for one of 16 bits. Without centring it is RMS norm: mean is 0 and
         var the mean square."""
@@ -191,6 +196,7 @@ class CompiledEngine:
             x, weight, bias, eps, centred, y, mean, rstd, var, *self._buffers(y, threads, x), threads
         )
 
+    @in_rounds("x", "dy", "mean", "rstd", "dx", result="sum")
     def layer_norm_backward(self, dy, x, mean, rstd, weight, centred, dx):
         """Writes dx and returns dweight and dbias (n,), float64."""
         rows, n = x.shape
@@ -217,6 +223,7 @@ class CompiledEngine:
         self._untyped.add_tiles(partial, total)
         return total
 
+    @in_rounds("x", "y", "mean", "rstd", "var", unit="weight")
     def group_norm_forward(self, x, weight, bias, s, eps, y, mean, rstd, var):
         """Rows (rows, n) that hold the channels of one group, s values each; weight and bias (groups, channels of a group), float64."""
         if x.itemsize == 2:
@@ -228,6 +235,7 @@ class CompiledEngine:
             x, weight, bias, s, eps, y, mean, rstd, var, *self._buffers(y, threads, x), threads
         )
 
+    @in_rounds("x", "dy", "mean", "rstd", "dx", unit="weight", result="join")
     def group_norm_backward(self, dy, x, mean, rstd, weight, s, dx):
         """Writes dx and returns the sums of dy * xhat and of dy of each channel of each row, float64."""
         if x.itemsize == 2:
@@ -240,6 +248,7 @@ class CompiledEngine:
         )
         return sum_dy_xhat, sum_dy
 
+    @in_rounds("x", "weight", "bias", "y", "mean", "rstd", "var")
     def batch_norm_forward(self, x, weight, bias, eps, code, y, mean, rstd, var):
         """weight, bias, mean, rstd and var (a, c), float64; the code is that of an activation, applied to y while it is in the cache."""
         a, r, c, s = x.shape
@@ -251,7 +260,7 @@ class CompiledEngine:
         if (s > 1 or c == 1) and a * c >= 4 * threads and not short_runs(x):
             splits_r, splits_s = slab_splits(r, s)
             piece_mean, piece_m2 = np.empty((2, a * c * splits_r * splits_s))
-            self._drivers[x.dtype, x.dtype].slab_forward(
+            by_channels(self._drivers[x.dtype, x.dtype].slab_forward, x)(
                 x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2,
                 weight.ravel(), bias.ravel(), eps, code, y.reshape(-1, s),
                 mean.ravel(), m2.ravel(), scale.ravel(), rstd.ravel(), var.ravel(),
@@ -262,6 +271,7 @@ class CompiledEngine:
             self._untyped.finish_statistics(float(r * s), eps, mean.ravel(), m2.ravel(), scale.ravel(), rstd.ravel(), var.ravel())
             self.batch_norm(x, mean, rstd, weight, bias, code, y)
 
+    @in_rounds("x", "mean", "rstd", "weight", "bias", "y", within=("x", "y"))
     def batch_norm(self, x, mean, rstd, weight, bias, code, y):
         """y = f((x - mean) * rstd * weight + bias), all of them (a, c), for the activation f of that code."""
         a, r, c, s = x.shape
@@ -283,6 +293,7 @@ class CompiledEngine:
                 x.reshape(-1, c), r, mean, rstd, weight, bias, beside, work, code, y.reshape(-1, c), *self._buffers(y, threads, x), threads
             )
 
+    @in_rounds("x", "dy", "mean", "rstd", "weight", "dx", result="join")
     def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
         """Writes dx, which may be dy, and returns dweight and dbias (a, c), float64."""
         a, r, c, s = x.shape
@@ -293,7 +304,7 @@ class CompiledEngine:
         if (s > 1 or c == 1) and a * c >= 4 * threads and not short_runs(x):
             splits = slab_splits(r, s)
             piece_dy, piece_dy_xhat = np.empty((2, a * c * splits[0] * splits[1]))
-            self._drivers[x.dtype, x.dtype].slab_backward(
+            by_channels(self._drivers[x.dtype, x.dtype].slab_backward, x)(
                 dy.reshape(-1, s), x.reshape(-1, s), r, c, *splits, mean.ravel(), rstd.ravel(), weight.ravel(),
                 piece_dy, piece_dy_xhat, dbias.ravel(), dweight.ravel(), c1.ravel(), c2.ravel(), dx.reshape(-1, s),
                 *self._buffers(dx, threads, dy, x), threads,
@@ -321,6 +332,7 @@ class CompiledEngine:
         )  # fmt: skip
         return dweight, dbias
 
+    @in_rounds("x", "dy", "mean", "rstd", "sum_dy", "sum_dy_xhat")
     def gradient_sums(self, dy, x, mean, rstd, sum_dy, sum_dy_xhat):
         """Sums of dy and of dy * xhat, (a, c)."""
         a, r, c, s = x.shape
@@ -329,7 +341,7 @@ class CompiledEngine:
         if (s > 1 or c == 1) and not short_runs(x):
             splits = slab_splits(r, s)
             piece_dy, piece_dy_xhat = np.empty((2, a * c * splits[0] * splits[1]))
-            drivers.slab_gradient_sums(
+            by_channels(drivers.slab_gradient_sums, x)(
                 dy.reshape(-1, s), x.reshape(-1, s), r, c, *splits, mean.ravel(), rstd.ravel(), piece_dy, piece_dy_xhat,
                 sum_dy.ravel(), sum_dy_xhat.ravel(), threads,
             )  # fmt: skip
@@ -343,6 +355,7 @@ class CompiledEngine:
                 sum_dy, sum_dy_xhat, threads,
             )  # fmt: skip
 
+    @in_rounds("x", "dy", "mean", "rstd", "weight", "c1", "c2", "dx", within=("x", "dy", "dx"))
     def gradient(self, dy, x, mean, rstd, weight, c1, c2, dx):
         """dx = rstd * (dy * weight - c1 - xhat * c2), all of them (a, c); dx may be dy."""
         a, r, c, s = x.shape
@@ -362,18 +375,22 @@ class CompiledEngine:
                 *self._buffers(dx, threads, dy, x), threads,
             )  # fmt: skip
 
+    @in_rounds("x", "mean", "total", "most")
     def absolute_deviations(self, x, mean, total, most):
         """Sum and maximum of |x - mean| for each row of (rows, n)."""
         self._drivers[x.dtype, x.dtype].absolute_deviations(x, mean, total, most, workers(x.size))
 
+    @in_rounds("x", "mean", "limit", "count", "total")
     def count_signs(self, x, mean, limit, count, total):
         """For each row: how many deviations are at least `limit`, and the sum of their signs."""
         self._drivers[x.dtype, x.dtype].count_signs(x, mean, limit, count, total, workers(x.size))
 
+    @in_rounds("x", "mean", "limit", "factor", "dx")
     def add_signs(self, x, mean, limit, factor, dx):
         """dx += factor * sign(x - mean) in each row where the deviation is at least `limit`."""
         self._drivers[x.dtype, x.dtype].add_signs(x, mean, limit, factor, dx, workers(x.size))
 
+    @in_rounds("x", "y", "norm")
     def lp_norm_forward(self, x, p, eps, y, norm):
         """Rows of (rows, n) divided by their p-norms or eps, whichever is larger."""
         rows, threads = len(x), workers(x.size)
@@ -381,6 +398,7 @@ class CompiledEngine:
             x, p, eps, y, norm, np.empty(rows), np.empty((5, rows), x.dtype), *self._buffers(y, threads, x), threads
         )
 
+    @in_rounds("x", "dy", "norm", "dx")
     def lp_gradient(self, dy, x, p, norm, eps, dx):
         """The gradient of x / max(norm, eps) for each row."""
         threads = workers(x.size)
@@ -390,14 +408,17 @@ class CompiledEngine:
             *self._buffers(dx, threads, dy, x), threads,
         )  # fmt: skip
 
+    @in_rounds("z", "a")
     def activate(self, z, code, a):
         """a = f(z) on one run; the codes are those of `kernels/activations.py`."""
         self._drivers[z.dtype, z.dtype].activate(z, code, a, workers(z.size))
 
+    @in_rounds("z", "da", "dz")
     def activate_gradient(self, da, z, code, dz):
         """dz = da * f'(z) on one run."""
         self._drivers[z.dtype, z.dtype].activate_gradient(da, z, code, dz, workers(z.size))
 
+    @in_rounds("source", "target")
     def widen(self, source, target):
         """A run of 16-bit floats as float32."""
         words, bits, threads = source.view(np.uint16), target.view(np.uint32), workers(source.size)
@@ -406,6 +427,7 @@ class CompiledEngine:
         else:
             self._untyped.widen_bfloat16(words, bits, threads)
 
+    @in_rounds("source", "target")
     def narrow(self, source, target):
         """A run of float32 rounded to 16-bit floats."""
         words, bits, threads = target.view(np.uint16), source.view(np.uint32), workers(source.size)
@@ -415,6 +437,7 @@ class CompiledEngine:
         else:
             self._untyped.narrow_bfloat16(bits, words, threads)
 
+    @in_rounds("x", "y")
     def dropout(self, x, key, position, threshold, scale, y):
         """y = x * scale where element `position + k` of the key's stream is kept, else 0; x and y are one run, also of 16 bits."""
         threads = workers(x.size)
@@ -429,11 +452,13 @@ class CompiledEngine:
             space = self._buffers(y, threads, x, limit=STREAMED // 4)  # 12 MB: 1.1 ms through the caches, 0.62 ms past them
             self._drivers[x.dtype, x.dtype].drop(x, *draws, x.dtype.type(scale), *work, y, *space, threads)
 
+    @in_rounds("x", "y", words=("kept",))
     def drop_given(self, x, kept, scale, y):
         """y = x * scale where a mask has a bit, the lowest of kept[0] first, else 0; x and y are one run, kept uint32."""
         threads = workers(x.size)
         self._drivers[x.dtype, x.dtype].drop_given(x, kept, x.dtype.type(scale), y, *self._buffers(y, threads, x), threads)
 
+    @in_rounds("kept")
     def keep(self, key, position, threshold, kept):
         """Whether each element of the key's stream from `position` on is kept, in an array of bool."""
         threads, first = workers(kept.size), position % FLAGS
@@ -441,6 +466,7 @@ class CompiledEngine:
         self._untyped.keep(key, position // FLAGS, np.uint32(threshold), *self._draw_buffers(threads), words, threads)
         kept[...] = bits_of(words, first + kept.size)[first:]
 
+    @in_rounds("x", "residual", "h", "y", "mean", "rstd", "var")
     def add_norm_forward(self, x, residual, drawn, weight, bias, eps, centred, h, y, mean, rstd, var):
         """h = dropout(x) + residual and its norm y, of rows (rows, n), weight and bias as `layer_norm_forward`; `drawn` is key, position,
         threshold and scale of the dropout, or None."""
@@ -458,6 +484,7 @@ class CompiledEngine:
             x, residual, *options, weight, bias, eps, centred, h, y, mean, rstd, var, *space, threads
         )
 
+    @in_rounds("h", "dy", "dh", "mean", "rstd", "dresidual", "dx", result="sum")
     def add_norm_backward(self, dy, h, dh, mean, rstd, drawn, weight, centred, dresidual, dx):
         """Writes dresidual, the gradient of the norm plus dh if there is one, and dx, its dropout, if it is drawn; returns dweight and
         dbias (n,), float64."""
@@ -480,12 +507,14 @@ class CompiledEngine:
             )
         return self._sum_of_tiles(partial)
 
+    @in_rounds("x", "y")
     def bias_activation(self, x, bias, code, drawn, y):
         """y = dropout(f(x + bias)) for the activation f of that code, of rows (rows, n); `drawn` as in `add_norm_forward`."""
         threads = workers(x.size)
         options = self._drawn(drawn, x.dtype, x.shape[1], threads)
         self._drivers[x.dtype, x.dtype].bias_activation_forward(x, bias, code, *options, y, *self._buffers(y, threads, x), threads)
 
+    @in_rounds("x", "dy", "dx", result="sum")
     def bias_activation_backward(self, dy, x, bias, code, drawn, dx):
         """Writes dx, which may be dy or x, and returns dbias (n,), float64."""
         rows, n = x.shape
@@ -516,6 +545,7 @@ class CompiledEngine:
         streamed = streamed and n <= LONGEST and not any(np.may_share_memory(results[1], source) for source in sources)
         return streamed, aligned((threads, max(n, TOGETHER)), results[0].dtype) if streamed or needed else buffers, buffers
 
+    @in_rounds("words")
     def random_words(self, key, position, words):
         """The words of the key's stream from `position` on."""
         threads = workers(words.size)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from normfast.engines.compiled import bits_of
+from normfast.engines.rounds import in_rounds
 from normfast.kernels import activations as codes
 
 REDUCED = (1, 3)
@@ -225,6 +226,7 @@ class NumpyEngine:
     def batch_norm_at_once(self, x, mean, var, weight, bias, axis, eps, code, out):
         return None
 
+    @in_rounds("x", "mean", "m2")
     def moments(self, x, mean, m2):
         scale = np.empty_like(mean)
         self.scaled_moments(x, np.float64, mean, m2, scale)
@@ -232,6 +234,7 @@ class NumpyEngine:
             mean /= scale
             m2[...] = m2 / scale / scale
 
+    @in_rounds("x", "mean", "m2", "scale")
     def scaled_moments(self, x, sums, mean, m2, scale):
         with np.errstate(all="ignore"):
             rows = x.transpose(0, 2, 1, 3).astype(np.float64, order="C").reshape(*mean.shape, -1)  # NumPy sums pairwise along rows alone
@@ -240,6 +243,7 @@ class NumpyEngine:
             mean[...], scale[...] = row_mean[:, :, 0], row_scale[:, :, 0]
             m2[...] = dd_sum - d_sum * d_sum / d.shape[2]
 
+    @in_rounds("x", "y", "mean", "rstd", "var")
     def layer_norm_forward(self, x, weight, bias, eps, centred, y, mean, rstd, var):
         with np.errstate(all="ignore"):
             xhat, *stats = (normalized if centred else root_mean_square)(x.astype(np.float64), (1,), eps)
@@ -247,6 +251,7 @@ class NumpyEngine:
                 target[...] = value[:, 0]
             keep(xhat * weight + bias, y)
 
+    @in_rounds("x", "dy", "mean", "rstd", "dx", result="sum")
     def layer_norm_backward(self, dy, x, mean, rstd, weight, centred, dx):
         with np.errstate(all="ignore"):
             dy, rstd = dy.astype(np.float64), rstd[:, None]
@@ -256,6 +261,7 @@ class NumpyEngine:
             keep(rstd * (g - c1 - xhat * (g * xhat).mean(axis=1, keepdims=True)), dx)
             return (dy * xhat).sum(axis=0), dy.sum(axis=0)
 
+    @in_rounds("x", "y", "mean", "rstd", "var", unit="weight")
     def group_norm_forward(self, x, weight, bias, s, eps, y, mean, rstd, var):
         with np.errstate(all="ignore"):
             xhat, *stats = normalized(x.astype(np.float64), (1,), eps)
@@ -264,6 +270,7 @@ class NumpyEngine:
             shape = (-1, *weight.shape, s)
             keep((xhat.reshape(shape) * weight[:, :, None] + bias[:, :, None]).reshape(y.shape), y)
 
+    @in_rounds("x", "dy", "mean", "rstd", "dx", unit="weight", result="join")
     def group_norm_backward(self, dy, x, mean, rstd, weight, s, dx):
         with np.errstate(all="ignore"):
             dy, rstd, shape = dy.astype(np.float64), rstd[:, None], (-1, *weight.shape, s)
@@ -271,6 +278,7 @@ class NumpyEngine:
             keep(gradient_of_normalized((dy.reshape(shape) * weight[:, :, None]).reshape(dy.shape), xhat, rstd, (1,)), dx)
             return tuple(terms.reshape(-1, s).sum(axis=1) for terms in (dy * xhat, dy))
 
+    @in_rounds("x", "weight", "bias", "y", "mean", "rstd", "var")
     def batch_norm_forward(self, x, weight, bias, eps, code, y, mean, rstd, var):
         with np.errstate(all="ignore"):
             xhat, *stats = normalized(x.astype(np.float64), REDUCED, eps)
@@ -278,11 +286,13 @@ class NumpyEngine:
                 target[...] = value[:, 0, :, 0]
             keep(activated(xhat * _wide(weight) + _wide(bias), code), y)
 
+    @in_rounds("x", "mean", "rstd", "weight", "bias", "y", within=("x", "y"))
     def batch_norm(self, x, mean, rstd, weight, bias, code, y):
         with np.errstate(all="ignore"):
             xhat = xhat_of(x.astype(np.float64), _wide(mean), _wide(rstd))
             keep(activated(xhat * _wide(weight) + _wide(bias), code), y)
 
+    @in_rounds("x", "dy", "mean", "rstd", "weight", "dx", result="join")
     def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
         dbias, dweight = np.empty((2, *mean.shape))
         self.gradient_sums(dy, x, mean, rstd, dbias, dweight)
@@ -291,54 +301,65 @@ class NumpyEngine:
             self.gradient(dy, x, mean, rstd, weight, weight * dbias / count, weight * dweight / count, dx)
         return dweight, dbias
 
+    @in_rounds("x", "dy", "mean", "rstd", "sum_dy", "sum_dy_xhat")
     def gradient_sums(self, dy, x, mean, rstd, sum_dy, sum_dy_xhat):
         with np.errstate(all="ignore"):
             dy = dy.astype(np.float64)
             sum_dy[...] = dy.sum(axis=REDUCED)
             sum_dy_xhat[...] = (dy * xhat_of(x.astype(np.float64), _wide(mean), _wide(rstd))).sum(axis=REDUCED)
 
+    @in_rounds("x", "dy", "mean", "rstd", "weight", "c1", "c2", "dx", within=("x", "dy", "dx"))
     def gradient(self, dy, x, mean, rstd, weight, c1, c2, dx):
         with np.errstate(all="ignore"):
             xhat = xhat_of(x.astype(np.float64), _wide(mean), _wide(rstd))
             keep(_wide(rstd) * (dy.astype(np.float64) * _wide(weight) - _wide(c1) - xhat * _wide(c2)), dx)
 
+    @in_rounds("x", "mean", "total", "most")
     def absolute_deviations(self, x, mean, total, most):
         with np.errstate(all="ignore"):
             d = np.abs(x - mean[:, None])
             total[...], most[...] = d.sum(axis=1), d.max(axis=1)
 
+    @in_rounds("x", "mean", "limit", "count", "total")
     def count_signs(self, x, mean, limit, count, total):
         with np.errstate(all="ignore"):
             signs, far = _signs(x, mean, limit)
             count[...], total[...] = far.sum(axis=1), signs.sum(axis=1)
 
+    @in_rounds("x", "mean", "limit", "factor", "dx")
     def add_signs(self, x, mean, limit, factor, dx):
         with np.errstate(all="ignore"):
             dx += factor[:, None] * _signs(x, mean, limit)[0]
 
+    @in_rounds("x", "y", "norm")
     def lp_norm_forward(self, x, p, eps, y, norm):
         with np.errstate(all="ignore"):
             norm[...] = row_norms(x.astype(np.float64), p)
             divisor = np.maximum(norm, eps)[:, None]
             y[...] = np.where(divisor == 0, 0.0, x) / np.where(divisor == 0, 1.0, divisor)
 
+    @in_rounds("x", "dy", "norm", "dx")
     def lp_gradient(self, dy, x, p, norm, eps, dx):
         with np.errstate(all="ignore"):
             dx[...] = lp_gradient(dy.astype(np.float64), x.astype(np.float64), p, norm[:, None], eps)
 
+    @in_rounds("z", "a")
     def activate(self, z, code, a):
         with np.errstate(all="ignore"):
             a[...] = activated(z.astype(np.float64), code)
 
+    @in_rounds("z", "da", "dz")
     def activate_gradient(self, da, z, code, dz):
         with np.errstate(all="ignore"):
             dz[...] = da * activation_slope(z.astype(np.float64), code)
 
+    @in_rounds("x", "residual", "h", "y", "mean", "rstd", "var")
     def add_norm_forward(self, x, residual, drawn, weight, bias, eps, centred, h, y, mean, rstd, var):
         with np.errstate(all="ignore"):
             keep(dropped(x.astype(np.float64), drawn) + residual, h)
         self.layer_norm_forward(h, weight, bias, eps, centred, y, mean, rstd, var)
 
+    @in_rounds("h", "dy", "dh", "mean", "rstd", "dresidual", "dx", result="sum")
     def add_norm_backward(self, dy, h, dh, mean, rstd, drawn, weight, centred, dresidual, dx):
         with np.errstate(all="ignore"):
             total = np.empty(h.shape)
@@ -350,10 +371,12 @@ class NumpyEngine:
                 self.dropout((dresidual if dresidual.itemsize > 2 else total.astype(np.float32)).reshape(-1), *drawn, dx.reshape(-1))
         return shares
 
+    @in_rounds("x", "y")
     def bias_activation(self, x, bias, code, drawn, y):
         with np.errstate(all="ignore"):
             y[...] = dropped(activated(x.astype(np.float64) + bias, code), drawn)
 
+    @in_rounds("x", "dy", "dx", result="sum")
     def bias_activation_backward(self, dy, x, bias, code, drawn, dx):
         with np.errstate(all="ignore"):
             slope = 1.0 if code == codes.IDENTITY else activation_slope(x.astype(np.float64) + bias, code)
@@ -361,27 +384,33 @@ class NumpyEngine:
             dx[...] = dz
             return dz.sum(axis=0)
 
+    @in_rounds("source", "target")
     def widen(self, source, target):
         target[...] = source
 
+    @in_rounds("source", "target")
     def narrow(self, source, target):
         with np.errstate(all="ignore"):
             target[...] = source
 
+    @in_rounds("x", "y")
     def dropout(self, x, key, position, threshold, scale, y):
         wide = x if x.itemsize > 2 else x.astype(np.float32)
         with np.errstate(all="ignore"):
             y[...] = wide * wide.dtype.type(scale)
         y[~kept_of(key, position, x.size, threshold)] = 0
 
+    @in_rounds("x", "y", words=("kept",))
     def drop_given(self, x, kept, scale, y):
         with np.errstate(all="ignore"):
             np.multiply(x, x.dtype.type(scale), out=y)
         y[~bits_of(kept, x.size)] = 0
 
+    @in_rounds("kept")
     def keep(self, key, position, threshold, kept):
         kept[...] = kept_of(key, position, kept.size, threshold)
 
+    @in_rounds("words")
     def random_words(self, key, position, words):
         words[...] = words_of(key, position, words.size)
 
