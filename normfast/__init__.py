@@ -10,6 +10,7 @@ True
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from normfast import _interpreter as _interpreter  # before NumPy
 from normfast.config import get_include, show_config
 from normfast.engines import set_engine, use_engine
 from normfast.engines.threads import get_num_threads, set_num_threads, threads

@@ -10,7 +10,7 @@ from normfast.engines import ENGINES
 
 def main(arguments=None):
     """Run a command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="normfast", description=normfast.__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="normfast", description=(normfast.__doc__ or "normfast").splitlines()[0])
     parser.add_argument("--version", action="version", version=f"normfast {normfast.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 

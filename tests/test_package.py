@@ -131,7 +131,20 @@ def test_a_missing_example_is_found():
 
 
 def test_every_public_module_is_listed_here():
-    inner = ("benchmarks", "cli", "config", "demo", "engines", "estimators", "extras", "file_commands", "fusing", "kernels", "ops")
+    inner = (
+        "_interpreter",
+        "benchmarks",
+        "cli",
+        "config",
+        "demo",
+        "engines",
+        "estimators",
+        "extras",
+        "file_commands",
+        "fusing",
+        "kernels",
+        "ops",
+    )
     assert {module.name for module in pkgutil.iter_modules(nf.__path__)} == {*PUBLIC, *inner}
 
 

@@ -7,12 +7,14 @@ by name alone; arrays that lie on a GPU go to it whichever is chosen.
 
 import importlib
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
+from normfast.engines.threads import hold_at_fork
 from normfast.typing import EngineName
 
 ENGINES = ("cython", "numba", "numpy")  # of the CPU
@@ -21,6 +23,8 @@ NAMES = (*ENGINES, "cuda")
 _chosen: ContextVar[Any] = ContextVar("normfast_engine", default=None)
 _default: Any = None  # what set_engine asked for
 _loaded: dict[str, Any] = {}
+_loading = threading.RLock()  # a fork waits for it too: a module that was half imported would never be whole in the child
+hold_at_fork(_loading)
 
 
 def load(name):
@@ -29,8 +33,10 @@ def load(name):
         raise TypeError(f"engine must be a string, got {type(name).__name__}")
     if name not in ("auto", *NAMES):
         raise ValueError(f"unknown engine {name!r}: choose one of 'auto', {', '.join(map(repr, NAMES))}")
-    if name not in _loaded:  # of several threads that come here at once, all get what the first one made
-        _loaded.setdefault(name, _first() if name == "auto" else importlib.import_module(f"normfast.engines.{name}").load())
+    if name not in _loaded:
+        with _loading:  # of several threads that come here at once, all get what the first one made
+            if name not in _loaded:
+                _loaded[name] = _first() if name == "auto" else importlib.import_module(f"normfast.engines.{name}").load()
     return _loaded[name]
 
 

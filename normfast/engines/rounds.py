@@ -14,8 +14,12 @@ ROUND = 1 << 24  # values, a multiple of 32: 20 ms at the speed of memory, a thi
 def in_rounds(*cut, within=(), words=(), unit=None, result=None):
     """For a method of an engine: its arguments of these names, the first of which has the values, are cut along their first axis.
 
-    within: those that are cut further inside where a block (a, r, c, s) is one sample, along r, or with all others along c. words: those that hold 32 values in one. unit: an argument
-    into whose lengths rounds are cut. result: "sum" or "join", for methods that return something. Draws go on where the last round ended.
+    within: those that are cut further inside where a block (a, r, c, s) is one sample: along r, or along c with all others if r is 1
+    words: those that hold 32 values in one
+    unit: the argument into whose lengths rounds are cut
+    result: "sum" or "join" of what the rounds return; without it that is nothing
+
+    Draws go on where the last round ended.
     """
 
     def decorate(method):

@@ -11,27 +11,41 @@ from contextvars import ContextVar
 from functools import cache
 from typing import SupportsIndex
 
+from normfast.engines import cores
+
 SPINS = "2000"  # 20 us
 
 _threads: ContextVar[int | None] = ContextVar("normfast_threads", default=None)
 _default: int | None = None  # what set_num_threads asked for
-_forked = False
+_process = os.getpid()  # compared in each call that could use threads, 0.1 us: nothing else sees a fork that C code made
+_openmp = None  # how many threads OpenMP would take: the loaded engine's function
 
 
 def _after_fork():
-    global _forked
-    _forked = True
+    global _process
+    _process = 0  # also where a namespace of its own gave the child the number of its parent
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def hold_at_fork(lock):
+    """Let forks wait for a lock that another thread holds: nobody would ever release it in the child."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+
+
+def respect(limit):
+    """Let calls take no more threads than limit() says where that is fewer than there are by default: what threadpoolctl sets."""
+    global _openmp
+    _openmp = limit
+
+
 @cache
 def _available():
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return int(asked) if asked.isdigit() and int(asked) > 0 else cores
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(asked) if asked.isdecimal() and asked.isascii() and 0 < int(asked) < 1 << 31 else cores.available()
 
 
 def _checked(n):
@@ -64,8 +78,8 @@ def set_num_threads(n: SupportsIndex) -> None:
 def get_num_threads() -> int:
     """Return the number of threads that calls may use here.
 
-    It is what `threads` or `set_num_threads` asked for, else OMP_NUM_THREADS, else the number of cores this process may run on.
-    A forked child always uses one.
+    It is what `threads` or `set_num_threads` asked for, else OMP_NUM_THREADS, else the number of cores this process may run on, or
+    that the quota of its container is worth; and no more than threadpoolctl allows here. A forked child always uses one.
 
     Examples
     --------
@@ -73,7 +87,12 @@ def get_num_threads() -> int:
     >>> nf.get_num_threads() >= 1
     True
     """
-    return 1 if _forked else _threads.get() or _default or _available()
+    if os.getpid() != _process:
+        return 1
+    n = _threads.get() or _default or _available()
+    if n > 1 and _openmp is not None and (limit := _openmp()) < _available():
+        return min(n, limit)
+    return n
 
 
 @contextmanager

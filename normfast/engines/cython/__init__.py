@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from normfast.engines.compiled import CompiledEngine
-from normfast.engines.threads import short_spins
+from normfast.engines.threads import respect, short_spins
 
 DTYPES = {"float": np.float32, "double": np.float64}
 LEVELS = {  # best first, with the features each needs
@@ -50,6 +50,7 @@ def threaded():
 def load():
     """The engine; raises ImportError where it was not compiled."""
     drivers, shortcuts = build()
+    respect(drivers.openmp_threads)
     pairs = [("float", "float"), ("float", "double"), ("double", "double")]
     loops = {(np.dtype(DTYPES[x]), np.dtype(DTYPES[sums])): variant(drivers, x, sums) for x, sums in pairs}
     return CompiledEngine("cython", loops, shortcuts=shortcuts)

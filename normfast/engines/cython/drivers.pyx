@@ -15,17 +15,26 @@ from .primitives cimport lane
 
 cdef extern from *:
     """
+    #include <limits.h>
     #if defined(_OPENMP)
+    #include <omp.h>
     #define NORMFAST_OPENMP 1
     #else
     #define NORMFAST_OPENMP 0
+    #define omp_get_max_threads() INT_MAX
     #endif
     """
     int NORMFAST_OPENMP
+    int omp_get_max_threads() nogil
 
 import_array()
 
 OPENMP = bool(NORMFAST_OPENMP)
+
+
+cpdef int openmp_threads():
+    """How many threads OpenMP would take here: what threadpoolctl and omp_set_num_threads set, for the thread that calls."""
+    return omp_get_max_threads()
 
 
 cdef inline floating* data(ndarray array, floating like) noexcept nogil:

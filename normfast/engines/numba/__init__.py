@@ -5,7 +5,7 @@ import types
 from functools import partial
 
 from normfast.engines.compiled import DOUBLE, SINGLE, CompiledEngine
-from normfast.engines.threads import short_spins
+from normfast.engines.threads import hold_at_fork, short_spins
 
 REORDERED = {"reassoc", "contract", "arcp", "nsz"}  # as REORDER_FLAGS in setup.py: never finite-math
 IN_ORDER = {"contract"}
@@ -15,8 +15,11 @@ STREAMS_ALONE = False
 
 def load():
     """The engine; raises ImportError without Numba. Nothing is compiled yet."""
+    from numba.core.compiler_lock import global_compiler_lock
+
     from normfast.engines.numba import drivers
 
+    hold_at_fork(global_compiler_lock)  # a child of a process that compiles could otherwise never compile
     return CompiledEngine("numba", variants(loops_of(drivers)), streams_alone=STREAMS_ALONE)
 
 
