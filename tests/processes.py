@@ -25,7 +25,7 @@ def python(code, *flags, folder=None, limit=LIMIT, **environment):
     changed = {name: value for name, value in changed.items() if value is not None}
     command = [sys.executable, "-W", "error", *flags, "-c", code]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=limit, env=changed, cwd=folder)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout.strip()
 
 

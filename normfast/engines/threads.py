@@ -32,8 +32,19 @@ if hasattr(os, "register_at_fork"):
 
 def hold_at_fork(lock):
     """Let forks wait for a lock that another thread holds: nobody would ever release it in the child."""
+    held = []  # True while a fork that this has held up is made; one that had begun before knows nothing of it
+
+    def acquire():
+        lock.acquire()
+        held.append(True)
+
+    def release():
+        if held:
+            held.pop()
+            lock.release()
+
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+        os.register_at_fork(before=acquire, after_in_parent=release, after_in_child=release)
 
 
 def respect(limit):
