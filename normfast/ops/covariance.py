@@ -1,5 +1,6 @@
 """Covariance: count, mean and co-moment matrix of samples in rows, in one pass over memory; two sets of them merge exactly."""
 
+import math
 import operator
 import struct
 from collections.abc import Iterable
@@ -152,8 +153,8 @@ class Covariance:
         if len(data) != size:
             raise ValueError(f"a covariance of {d} features has {size} bytes, got {len(data)}: some are missing or left over")
         count, mean, rest, m2 = np.split(np.frombuffer(data, "<f8", offset=HEADER.size).astype(np.float64), [1, 1 + d, 1 + 2 * d])
-        if not count[0] >= 0:
-            raise ValueError(f"the count must be 0 or more, got {count[0]}: the bytes are damaged")
+        if not 0 <= count[0] < math.inf:
+            raise ValueError(f"the count must be a number of 0 or more, got {count[0]}: the bytes are damaged")
         return cls(int(count[0]) if whole else float(count[0]), mean, m2.reshape(d, d), rest)
 
     def __repr__(self) -> str:

@@ -131,6 +131,8 @@ class Moments:
         if len(data) != start + 8 * (counts + 2 * size):
             raise ValueError(f"moments of shape {shape} have {start + 8 * (counts + 2 * size)} bytes, got {len(data)}")
         count, mean, m2 = np.split(np.frombuffer(data, "<f8", offset=start).astype(np.float64), [counts, counts + size])
+        if not ((count >= 0) & (count < 2.0**63)).all() or (m2 < 0).any():
+            raise ValueError(f"these {len(data)} bytes are no moments: counts and squares must be 0 or more")
         count = count.astype(np.int64) if whole else count
         return cls(count.reshape(shape) if per_column else count[0].item(), mean.reshape(shape), m2.reshape(shape))
 

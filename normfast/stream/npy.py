@@ -10,6 +10,8 @@ from normfast.stream.errors import FileError
 from normfast.stream.flat import Flat, FlatTarget
 from normfast.stream.sources import line_of
 
+AXES = 64  # the most that NumPy has
+
 
 def open_npy(path):
     """The array of a file as a source."""
@@ -27,8 +29,11 @@ def header_of(file, name):
         read = format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0
         if version not in ((1, 0), (2, 0), (3, 0)):
             raise ValueError(f"version {version} of the format is unknown")
-        return read(file)
-    except (ValueError, OSError, EOFError) as error:
+        shape, fortran, dtype = read(file)
+        if min(shape, default=0) < 0 or len(shape) > AXES:
+            raise ValueError(f"its shape is {shape}" if len(shape) <= AXES else f"it has {len(shape)} axes")
+        return shape, fortran, dtype
+    except Exception as error:  # NumPy's parser, and those below it, have errors of their own
         size = os.fstat(file.fileno()).st_size if isinstance(file, io.BufferedReader) else None
         why = "it is empty" if size == 0 else line_of(error)
         raise FileError(f"{name} is no .npy file, or damaged: {why}") from None

@@ -13,7 +13,8 @@ from normfast.stream.flat import Flat, marks, native
 from normfast.stream.npy import header_of
 from normfast.stream.sources import Source, line_of
 
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)  # the last two: encrypted, unknown compression
+# OSError: positions before the file; the last three: encrypted, unknown compression, numbers that fit nowhere
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error, RuntimeError, NotImplementedError, OverflowError)
 
 
 def open_npz(path, member):
@@ -25,6 +26,8 @@ def open_npz(path, member):
             with archive.open(info) as file:
                 shape, fortran, dtype = header_of(file, name)
                 length = file.tell()
+    except PermissionError:
+        raise
     except BROKEN as error:
         raise FileError(f"{path} is no .npz file, or damaged: {line_of(error)}") from None
     if info.compress_type != zipfile.ZIP_STORED:

@@ -11,9 +11,10 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 from normfast.stream.errors import FileError
+from normfast.stream.sources import line_of
 from normfast.stream.statistics import packed
 
-FORMAT = 1
+FORMAT = 2
 SECONDS = 5.0  # between two states
 
 
@@ -49,14 +50,15 @@ class State:
             line, rest = file.readline(), file.read()
         try:
             head = json.loads(line)
-            if head["format"] != FORMAT or head["crc"] != zlib.crc32(rest):
+            if head["format"] != FORMAT or head.pop("crc") != _sum(head, rest):
                 raise ValueError("another format, or cut off")
             blobs, start = [], 0
             for length in head["lengths"]:
                 blobs.append(rest[start : start + length])
                 start += length
-        except (ValueError, KeyError, TypeError) as error:
-            raise FileError(f"{self.path} is no state of this version, or damaged ({error}): start again without resuming") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            why = line_of(error)
+            raise FileError(f"{self.path} is no state of this version, or damaged ({why}): start again without resuming") from None
         ours, theirs = json.loads(json.dumps(self._run)), head["run"]
         if ours["source"] != theirs["source"]:
             raise FileError(f"the input is not what it was when {self.path} was written: start again without resuming")
@@ -89,9 +91,9 @@ class State:
             sync()
         statistics, blobs = packed(snapshot)
         content = b"".join(blobs)
-        head = {"format": FORMAT, "crc": zlib.crc32(content), "run": self._run, "pass": name, "next": following}
-        head |= {"statistics": statistics, "lengths": [len(blob) for blob in blobs]}
-        replace(self.path, json.dumps(head).encode() + b"\n" + content)
+        head = {"format": FORMAT, "run": self._run, "pass": name, "next": following}
+        head = json.loads(json.dumps(head | {"statistics": statistics, "lengths": [len(blob) for blob in blobs]}))
+        replace(self.path, json.dumps(head | {"crc": _sum(head, content)}).encode() + b"\n" + content)
 
     def remove(self):
         """The run is over."""
@@ -103,6 +105,11 @@ class State:
     def close(self):
         """Give the thread back."""
         self._thread.shutdown()
+
+
+def _sum(head, content):
+    """CRC-32 of all that a state says."""
+    return zlib.crc32(content, zlib.crc32(json.dumps(head).encode()))
 
 
 def replace(path, content):
