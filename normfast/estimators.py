@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from normfast.ops._foreign import borrowed, is_tensor
+from normfast.ops._pickles import Sealed
 from normfast.ops.scaling import real
 from normfast.typing import Array
 
@@ -70,7 +71,7 @@ except ImportError:
         return x
 
 
-class Transformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class Transformer(Sealed, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """What the estimators share."""
 
     _keeps_nan = True

@@ -9,6 +9,7 @@ import numpy as np
 from normfast import engines
 from normfast.engines.compiled import aligned
 from normfast.ops._arrays import FLOATS, HALVES, apart, checked_out, computing, plain
+from normfast.ops._pickles import opened, sealed
 from normfast.typing import Array, ArrayLike, Writeable
 
 SHAPES = 4  # inputs of so many shapes have a workspace at a time, in each thread
@@ -42,13 +43,13 @@ class Plan:
     """
 
     def __init__(self, steps, ndim=None):
-        self.__setstate__((tuple(steps), ndim))
+        self.__setstate__({"steps": tuple(steps), "ndim": ndim})
 
     def __getstate__(self):
-        return self.steps, self.ndim
+        return sealed({"steps": self.steps, "ndim": self.ndim})
 
     def __setstate__(self, state):
-        self.steps, self.ndim = state
+        self.steps, self.ndim = opened(state, "Plan").values() if isinstance(state, dict) else state  # a tuple of releases before
         self._copies, self._local = {}, threading.local()
 
     def __call__(self, x: ArrayLike, out: Writeable | None = None) -> Array:

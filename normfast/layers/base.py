@@ -9,10 +9,11 @@ from numpy.typing import DTypeLike
 
 from normfast import safetensors
 from normfast.ops._foreign import borrowed
+from normfast.ops._pickles import Sealed, seal_of
 from normfast.typing import Array, ArrayLike
 
 
-class Parameter:
+class Parameter(Sealed):
     """A learned array and the gradient of the loss with respect to it.
 
     Attributes
@@ -45,7 +46,7 @@ class Parameter:
         return f"Parameter({self.data!r})"
 
 
-class Layer:
+class Layer(Sealed):
     """What all layers share: parameters, buffers, inner layers and the two modes.
 
     A subclass has `forward(x)`, which a call runs, and `backward(dy)`. In training `forward` keeps what `backward` needs in `_saved`;
@@ -81,7 +82,7 @@ class Layer:
         return self.forward(x, **options)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_saved", "observer")}
+        return seal_of(self, {name: value for name, value in vars(self).items() if name not in ("_saved", "observer")}, Layer)
 
     def _children(self):
         return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}

@@ -4,13 +4,14 @@ import math
 import operator
 import struct
 from collections.abc import Iterable
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from normfast.kernels.moments import split_sum
 from normfast.ops._arrays import plain
 from normfast.ops._foreign import borrowed
+from normfast.ops._pickles import opened, sealed
 from normfast.ops._statistics import merged_in_a_tree
 from normfast.ops.moments import POLICIES, Moments
 from normfast.typing import ArrayLike, Float64Array, NanPolicy
@@ -154,8 +155,17 @@ class Covariance:
             raise ValueError(f"a covariance of {d} features has {size} bytes, got {len(data)}: some are missing or left over")
         count, mean, rest, m2 = np.split(np.frombuffer(data, "<f8", offset=HEADER.size).astype(np.float64), [1, 1 + d, 1 + 2 * d])
         if not 0 <= count[0] < math.inf:
-            raise ValueError(f"the count must be a number of 0 or more, got {count[0]}: the bytes are damaged")
+            raise ValueError(f"the count must be 0 or more, got {count[0]}: the bytes are damaged")
         return cls(int(count[0]) if whole else float(count[0]), mean, m2.reshape(d, d), rest)
+
+    def __getstate__(self) -> Any:
+        names = Covariance.__slots__
+        return sealed({name: getattr(self, name) for name in names}) if type(self) is Covariance else super().__getstate__()
+
+    def __setstate__(self, state: Any) -> None:
+        state = state if isinstance(state, dict) else state[1]  # Python's own way with slots, of subclasses and of releases before
+        for name, value in opened(state, "Covariance").items():
+            setattr(self, name, value)
 
     def __repr__(self) -> str:
         return f"Covariance(count={self.count}, mean={self.mean!r}, m2={self.m2!r})"

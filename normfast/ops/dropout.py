@@ -13,6 +13,7 @@ from normfast.engines.compiled import bits_of
 from normfast.ops._arrays import FLOATS, apart, checked_out, computing, floating
 from normfast.ops._device import device, on_device
 from normfast.ops._foreign import borrowed
+from normfast.ops._pickles import VERSION, check, sum_of
 from normfast.ops._pieces import Staged, elementwise, shape_of
 from normfast.typing import Array, ArrayLike, Axis, Rng, Writeable
 
@@ -109,7 +110,8 @@ class DropoutMask:
         return np.packbits(self.toarray(), bitorder="little")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.p, self.shape, self.key, self.offset, self.axis, self.given)
+        content = self.p, self.shape, self.key, self.offset, self.axis, self.given
+        return _restored, (*content, (VERSION, sum_of(content)))
 
     def __repr__(self) -> str:
         source = "given" if self.given is not None else f"key={self.key.tolist()}, offset={self.offset}"
@@ -126,7 +128,9 @@ def threshold_of(p):
     return min(round(p * 2**32), 2**32 - 1)
 
 
-def _restored(p, shape, key, offset, axis, given):
+def _restored(p, shape, key, offset, axis, given, seal=None):
+    if seal is not None:
+        check(seal, (p, shape, key, offset, axis, given), "DropoutMask")
     return DropoutMask(p, shape, key=key, offset=offset, axis=axis, given=given)
 
 

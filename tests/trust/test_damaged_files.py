@@ -1,4 +1,4 @@
-"""Damaged files and states: cut off, bits flipped, headers that promise too much; one line and the documented error, no crash, no memory."""
+"""Damaged files and states: cut off, bits flipped, headers that promise too much; one line, no crash, no memory."""
 
 import os
 import struct

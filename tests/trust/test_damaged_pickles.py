@@ -1,0 +1,151 @@
+"""Pickles: from a wrong version or with damaged bytes they raise; whole ones, and those of releases before, load as they are."""
+
+import copy
+import pickle
+import pickletools
+
+import numpy as np
+import pytest
+from profiles import cases
+
+import normfast as nf
+from normfast.layers import BatchNorm, Dense, Dropout, LayerNorm, Sequential
+from normfast.ops import _pickles
+from normfast.preprocessing import MinMaxScaler, Standardizer, Whitener
+
+X = np.random.default_rng(0).normal(3, 1, (40, 5)).astype(np.float32)
+
+
+def trained():
+    model = Sequential(Dense(5, 4, norm="batch", activation="relu", rng=0), Dropout(0.1, rng=1), LayerNorm(4))
+    model(X)
+    return model.eval()
+
+
+OBJECTS = {  # name: (an object, what tells two of them apart)
+    "mask": (lambda: nf.dropout_forward(X, 0.3, rng=1)[1], lambda mask: mask.toarray()),
+    "given mask": (lambda: nf.dropout_forward(X, 0.5, mask=X > 3)[1], lambda mask: mask.toarray()),
+    "moments": (lambda: nf.moments(X, axis=0), lambda m: m.to_bytes()),
+    "covariance": (lambda: nf.covariance(X), lambda c: c.to_bytes()),
+    "statistics": (lambda: nf.covariance(X).moments, lambda m: m.to_bytes()),
+    "layer": (lambda: BatchNorm(5), lambda layer: layer.state_dict()),
+    "model": (trained, lambda model: model(X)),
+    "plan": (lambda: nf.inference.freeze(trained()), lambda plan: plan(X)),
+    "standardizer": (lambda: Standardizer().fit(X), lambda scaler: scaler.transform(X)),
+    "scaler": (lambda: MinMaxScaler((-1, 1)).fit(X), lambda scaler: scaler.transform(X)),
+    "whitener": (lambda: Whitener().fit(X), lambda whitener: whitener.transform(X)),
+}
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[name], b[name]) for name in a)
+    return a == b if isinstance(a, bytes) else np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_whole_pickles(name):
+    make, seen = OBJECTS[name]
+    value = make()
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        assert same(seen(pickle.loads(pickle.dumps(value, protocol))), seen(value))
+    for again in (copy.copy(value), copy.deepcopy(value)):
+        assert same(seen(again), seen(value))
+        assert _pickles.SEAL not in getattr(again, "__dict__", {})
+
+
+def test_a_copy_shares_and_a_deep_copy_does_not():
+    layer = LayerNorm(3)
+    assert copy.copy(layer).weight is layer.weight
+    assert not np.may_share_memory(copy.deepcopy(layer).weight.data, layer.weight.data)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_a_later_version(name, monkeypatch):
+    make, _ = OBJECTS[name]
+    value = make()
+    with monkeypatch.context() as later:
+        for module in (_pickles, nf.ops.dropout):
+            later.setattr(module, "VERSION", 2)
+        content = pickle.dumps(value)
+    with pytest.raises(ValueError, match=r"^this pickle of a \w+ has version 2 and this normfast reads version 1$"):
+        pickle.loads(content)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_damaged_numbers(name, rng, tried):
+    """Bits of the values themselves, which pickle would not notice."""
+    make, seen = OBJECTS[name]
+    value = make()
+    whole = pickle.dumps(value)
+    wanted, refused, count = seen(value), 0, cases(60, 3000)
+    for _ in range(count):
+        bad = bytearray(whole)
+        bad[rng.integers(len(bad))] ^= 1 << int(rng.integers(8))
+        if rng.random() < 0.1:
+            bad = bad[: int(rng.integers(len(bad)))]
+        if harmful(bytes(bad)):
+            continue
+        try:
+            again = pickle.loads(bytes(bad))
+        except Exception:  # pickle's own errors are many
+            refused += 1
+            continue
+        if type(again) is type(value):
+            assert same(seen(again), wanted), "a damaged pickle has loaded"
+    assert refused > count // 2
+    tried(count)
+
+
+def harmful(content):
+    """Whether a damaged pickle names anything but what whole ones name: pickles run what they name."""
+    try:
+        texts = [argument for opcode, argument, _ in pickletools.genops(content) if isinstance(argument, str)]
+    except Exception:  # it ends in the middle
+        return False
+    return any("." in text and text.partition(".")[0] not in ("normfast", "numpy") for text in texts)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_pickles_of_releases_before(name, monkeypatch):
+    """They carry neither version nor sum."""
+    make, seen = OBJECTS[name]
+    value = make()
+    with monkeypatch.context() as before:
+        for module in (_pickles, nf.ops.moments, nf.ops.covariance, nf.inference.plans):
+            before.setattr(module, "sealed", lambda state: state)
+        content = pickle.dumps(value)
+    assert same(seen(pickle.loads(content)), seen(value))
+
+
+def test_other_states_of_releases_before():
+    mask, plan, m = (OBJECTS[name][0]() for name in ("mask", "plan", "moments"))
+    restored = mask.__reduce__()[0](*mask.__reduce__()[1][:-1])
+    assert same(restored.toarray(), mask.toarray())
+    again, slots = copy.copy(plan), nf.Moments(0, 0.0, 0.0)
+    again.__setstate__((plan.steps, plan.ndim))
+    assert same(again(X), plan(X))
+    slots.__setstate__((None, {"count": m.count, "mean": m.mean, "m2": m.m2}))
+    assert slots.to_bytes() == m.to_bytes()
+
+
+class Own(LayerNorm):
+    """A layer that changes what is pickled."""
+
+    def __getstate__(self):
+        return super().__getstate__() | {"cache": None}
+
+
+def test_layers_that_pickle_in_their_own_way():
+    layer = Own(3)
+    layer.cache = np.ones(5)
+    again = pickle.loads(pickle.dumps(layer))
+    assert again.cache is None
+    assert same(again.state_dict(), layer.state_dict())
+
+
+def test_any_change_of_a_value_changes_the_sum():
+    numbers = [0, 1, True, None, 1.0, -0.0, 0.0, np.nan, 1j, np.float32(1), np.ones(1), np.ones((1, 1)), np.array(["a", None], object)]
+    values = [*numbers, "a", b"a", (), [], {}, (1,), [1], {"a": 1}]
+    sums = [_pickles.sum_of(value) for value in values]
+    assert len(set(sums)) == len(sums)
