@@ -64,8 +64,7 @@ def _along(shape, axes):
 
 @lru_cache(maxsize=1024)
 def _layout(shape, strides, itemsize, axes, kept, rows):
-    axes = normalize_axis_tuple(axes, len(shape), "axis")
-    axes = tuple(sorted(axes))
+    axes = tuple(sorted(axes_of(axes, len(shape))))
     others = tuple(axis for axis in range(len(shape)) if axis not in axes)
     kept, reduced = (axes, others) if kept else (others, axes)
     natural = tuple(range(len(shape)))
@@ -76,6 +75,14 @@ def _layout(shape, strides, itemsize, axes, kept, rows):
         order = kept + reduced
         block = grouped(shape, order, reduced)
     return Layout(shape, order, order == natural, block, kept, reduced, _along(shape, kept), _along(shape, reduced))
+
+
+def axes_of(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """Axes as integers of 0 or more, in the order in which they were named."""
+    try:
+        return tuple(normalize_axis_tuple(axis, ndim, "axis"))
+    except OverflowError:
+        raise ValueError(f"axis {shown(axis)} is out of bounds for array of dimension {ndim}") from None
 
 
 def _dense(shape, strides, itemsize, order):
@@ -108,7 +115,27 @@ def layout_of(x: Array, axes: Axis, *, kept: bool = False, rows: bool = False) -
     try:
         return _layout(x.shape, x.strides, x.itemsize, axes, kept, rows)
     except TypeError:
-        raise TypeError(f"axis must be an integer or a tuple of integers, got {axes if len(axes) > 1 else axes[0]!r}") from None
+        raise TypeError(f"axis must be an integer or a tuple of integers, got {shown(axes if len(axes) > 1 else axes[0])}") from None
+
+
+def shown(value: Any) -> str:
+    """An argument in an error, which is one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def number(value: Any, name: str) -> float:
+    """The argument as a float; texts are no numbers."""
+    if type(value) is not float:
+        if isinstance(value, (str, bytes)) or np.ndim(value) != 0:
+            raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+        try:
+            value = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"{name} must be a number, got {type(value).__name__}") from None
+        except OverflowError:
+            raise ValueError(f"{name} must be a number that a float holds, got {shown(value)}") from None
+    return value
 
 
 def floating(x: ArrayLike, name: str = "x") -> Array:
@@ -254,10 +281,7 @@ def apart(array: Array | None, out: Array | None) -> Array | None:
 
 def checked_eps(eps: float) -> float:
     """eps as a float that is 0 or more."""
-    try:
-        value = float(eps)
-    except (TypeError, ValueError):
-        raise TypeError(f"eps must be a number, got {type(eps).__name__}") from None
+    value = number(eps, "eps")
     if not 0.0 <= value < float("inf"):
         raise ValueError(f"eps must be a finite number of 0 or more, got {eps}")
     return value

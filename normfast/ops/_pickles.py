@@ -21,7 +21,7 @@ def sum_of(value: Any, total: int = 0) -> int:
         if array.dtype.hasobject:
             return sum_of(array.tolist(), total)
         total = zlib.crc32(f"{array.dtype.str}{array.shape}".encode(), total)
-        return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), total)
+        return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, total)
     kind = type(value)
     total = zlib.crc32(kind.__name__.encode(), total)
     if value is None or kind in (bool, int, complex):

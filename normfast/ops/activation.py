@@ -4,7 +4,7 @@ import numpy as np
 
 from normfast import engines
 from normfast.kernels import activations as codes
-from normfast.ops._arrays import apart, checked_out, computing, floating, same_shape
+from normfast.ops._arrays import apart, checked_out, computing, floating, same_shape, shown
 from normfast.ops._pieces import Staged, elementwise, split
 from normfast.typing import Activation, Array, ArrayLike, Writeable
 
@@ -27,10 +27,10 @@ def checked_activation(activation):
     if isinstance(activation, tuple) and len(activation) == 2 and all(map(callable, activation)):
         return activation
     if not isinstance(activation, str):
-        raise TypeError(f"activation must be a name or a pair of functions (forward, backward), got {activation!r}")
+        raise TypeError(f"activation must be a name or a pair of functions (forward, backward), got {shown(activation)}")
     if activation not in CODES:
         raise ValueError(
-            f"unknown activation {activation!r}: choose one of {', '.join(map(repr, ACTIVATIONS))} or give a pair of functions"
+            f"unknown activation {shown(activation)}: choose one of {', '.join(map(repr, ACTIVATIONS))} or give a pair of functions"
         )
     return CODES[activation]
 

@@ -15,8 +15,10 @@ from normfast.ops._arrays import (
     floating,
     gradient_dtype,
     layout_of,
+    number,
     parameter,
     same_shape,
+    shown,
     statistics,
     unset_statistics,
 )
@@ -185,7 +187,7 @@ def batch_norm_forward(
 def checked_ord(ord):
     """Raise unless ord is 1, 2 or infinity."""
     if ord not in (1, 2, np.inf):
-        raise ValueError(f"ord must be 1, 2 or inf, got {ord!r}")
+        raise ValueError(f"ord must be 1, 2 or inf, got {shown(ord)}")
     return ord
 
 
@@ -324,18 +326,25 @@ def update_running(
         momentum = checked_momentum(momentum, num_batches)
         device("update_running")(running_mean, running_var, stats, momentum=momentum, factor=unbiased(stats.count, ddof))
         return
+    if not all(hasattr(stats, field) for field in ("mean", "var", "count")):
+        raise TypeError(f"stats must be what batch_norm_forward returned, with fields mean, var and count, got {type(stats).__name__}")
     needed = "a floating-point NumPy array, since it is updated in place"
     running_mean, running_var = writeable(running_mean, "running_mean", needed), writeable(running_var, "running_var", needed)
-    for array, name in ((running_mean, "running_mean"), (running_var, "running_var")):
+    for array, found, name in ((running_mean, stats.mean, "running_mean"), (running_var, stats.var, "running_var")):
         if array.dtype.kind != "f":
             raise TypeError(f"{name} must be {needed}, got {array.dtype}")
-        if array.shape != np.shape(stats.mean):
-            raise ValueError(f"{name} has shape {array.shape} and the statistics have {np.shape(stats.mean)}: they must be the same")
+        if array.shape != np.shape(found):
+            raise ValueError(f"{name} has shape {array.shape} and the statistics have {np.shape(found)}: they must be the same")
         if not array.flags.writeable:
             raise ValueError(f"{name} is read-only: it must be writeable")
     momentum, factor = checked_momentum(momentum, num_batches), unbiased(stats.count, ddof)
-    running_mean += momentum * (stats.mean - running_mean)
-    running_var += momentum * (stats.var * factor - running_var)
+    change_of_mean, change_of_var = momentum * (stats.mean - running_mean), momentum * (stats.var * factor - running_var)
+    if change_of_var.shape != running_var.shape:
+        raise ValueError(
+            f"the count of the statistics has shape {np.shape(stats.count)}: it must be one number or of shape {running_var.shape}"
+        )
+    running_mean += change_of_mean  # nothing is written before both are known
+    running_var += change_of_var
 
 
 def checked_momentum(momentum, num_batches):
@@ -344,6 +353,7 @@ def checked_momentum(momentum, num_batches):
         if num_batches is None or num_batches < 0:
             raise ValueError(f"momentum=None averages over all batches: num_batches must say how many there were, got {num_batches}")
         momentum = 1.0 / (num_batches + 1)
+    momentum = number(momentum, "momentum")
     if not 0.0 <= momentum <= 1.0:
         raise ValueError(f"momentum must lie in [0, 1] or be None, got {momentum}")
     return momentum
@@ -352,6 +362,7 @@ def checked_momentum(momentum, num_batches):
 def unbiased(count, ddof):
     """What turns the population variance into m2 / (count - ddof)."""
     count = np.asarray(count)
+    number(ddof, "ddof")
     if (count <= ddof).any():
         raise ValueError(f"a batch of {count.min():g} values per channel has no variance with ddof={ddof}: give more than {ddof}")
     return count / (count - ddof)

@@ -280,7 +280,10 @@ def _taken(n, where):
 def _weights(n, weights):
     if weights is None:
         return None
-    weights = plain(weights, "weights").astype(np.float64)
+    weights = plain(weights, "weights")
+    if weights.dtype.kind == "c":
+        raise TypeError(f"weights must be real numbers, got {weights.dtype}")
+    weights = weights.astype(np.float64)
     if weights.shape != (n,):
         raise ValueError(f"weights has shape {weights.shape}: x with {n} rows needs ({n},)")
     if not (np.isfinite(weights) & (weights >= 0)).all():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from normfast import engines
 from normfast.engines.compiled import bits_of
-from normfast.ops._arrays import FLOATS, apart, checked_out, computing, floating
+from normfast.ops._arrays import FLOATS, apart, axes_of, checked_out, computing, floating, number
 from normfast.ops._device import device, on_device
 from normfast.ops._foreign import borrowed
 from normfast.ops._pickles import VERSION, check, sum_of
@@ -136,12 +136,9 @@ def _restored(p, shape, key, offset, axis, given, seal=None):
 
 def checked_p(p: float) -> float:
     """The probability as a float in [0, 1]."""
-    if isinstance(p, bool) or np.ndim(p) != 0:
+    if isinstance(p, bool):
         raise TypeError(f"p must be a number, got {p!r}")
-    try:
-        value = float(p)
-    except (TypeError, ValueError):
-        raise TypeError(f"p must be a number, got {type(p).__name__}") from None
+    value = number(p, "p")
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"p must lie in [0, 1], got {p}")
     return value
@@ -176,7 +173,7 @@ def mask_for(x: Array, p: float, rng: Rng, mask: DropoutMask | ArrayLike | None,
     if mask is None:
         if not hasattr(offset, "__index__") or not 0 <= offset.__index__() < 2**63 - x.size:
             raise ValueError(f"offset must be an integer of 0 or more that leaves the stream below 2**63, got {offset!r}")
-        axes = None if axis is None else tuple(np.lib.array_utils.normalize_axis_tuple(axis, x.ndim, "axis"))
+        axes = None if axis is None else axes_of(axis, x.ndim)
         return DropoutMask(p, x.shape, key=key_of(rng), offset=offset.__index__(), axis=axes)
     if not isinstance(mask, DropoutMask):
         mask = given_mask(borrowed(mask, "mask"), p, x.shape)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from normfast import engines
-from normfast.ops._arrays import apart, checked_eps, checked_out, floating, layout_of, same_shape
+from normfast.ops._arrays import apart, checked_eps, checked_out, floating, layout_of, number, same_shape, shown
+from normfast.ops._foreign import borrowed
 from normfast.ops._rows import pieces_of_rows
 from normfast.ops._stats import InputGradient
 from normfast.typing import Array, ArrayLike, Axis, Float64Array, Writeable
@@ -108,7 +109,10 @@ def lp_norm_backward(
     dy = same_shape(dy, x, "dy")
     layout = layout_of(x, axis, rows=True)
     out = checked_out(out, x)
-    norm = np.asarray(saved, np.float64)
+    norm = borrowed(saved, "saved")
+    if norm.dtype.kind not in "iuf":
+        raise TypeError(f"saved must be the norms that lp_norm_forward returned, got dtype {norm.dtype}")
+    norm = norm.astype(np.float64, copy=False)
     if norm.shape != layout.kept_shape:
         raise ValueError(f"saved has shape {norm.shape}: an x of shape {x.shape} needs {layout.kept_shape}, its shape without axis")
     norm, dy, x = apart(layout.pack(norm, layout.kept), out), apart(dy, out), apart(x, out)
@@ -122,8 +126,8 @@ def checked_order(ord):
     """ord as a float that is not NaN."""
     known = type(ord) is int or type(ord) is float  # else the checks take 1.5 us
     if not known and (isinstance(ord, str | bytes) or np.ndim(ord) != 0 or np.asarray(ord).dtype.kind not in "iuf"):
-        raise TypeError(f"ord must be a real number, got {ord!r}")
-    p = float(ord)
+        raise TypeError(f"ord must be a real number, got {shown(ord)}")
+    p = number(ord, "ord")
     if p != p:
         raise ValueError("ord must be a number or +-inf, got nan")
     return p

@@ -1,10 +1,12 @@
 """Masks of padded sequences, for the `where` of the norms."""
 
+import operator
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from normfast.ops._arrays import axes_of
 from normfast.ops._foreign import borrowed
 from normfast.typing import ArrayLike
 
@@ -38,7 +40,7 @@ def sequence_mask(shape: Iterable[int], *, lengths: ArrayLike, axis: int = 1) ->
     array([5.])
     """
     shape, lengths = tuple(shape), borrowed(lengths, "lengths")
-    axis = np.lib.array_utils.normalize_axis_index(axis, len(shape))
+    (axis,) = axes_of(operator.index(axis), len(shape))
     if axis == 0:
         raise ValueError("axis is 0, that of the samples: give the axis of the positions")
     if lengths.dtype.kind not in "iu":

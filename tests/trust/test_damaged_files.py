@@ -62,7 +62,7 @@ def test_damages(name, folder, rng, tried):
     make, read = READERS[name]
     content = make()
     assert check(read, content) is not None or name == "safetensors", "the whole file is refused"
-    count = cases(140, 5000)
+    count = cases(140, 2000)
     tracemalloc.start()
     try:
         with warnings.catch_warnings():
