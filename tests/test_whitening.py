@@ -121,3 +121,9 @@ def test_whitener_keeps_float32_and_its_digits(rng):
     assert y.dtype == np.float32
     agree(y, whiten(x.astype(np.float64)), "float32", units=1, scale=float(np.abs(y).max()))
     agree(covariance_of(y), np.eye(8), "covariance", units=1)
+
+
+@pytest.mark.parametrize("method", ["zca", "pca", "cholesky"])
+def test_no_features(method):
+    with pytest.raises(ValueError, match="no features"):
+        whiten(np.empty((3, 0)), method=method)

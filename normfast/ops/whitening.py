@@ -73,6 +73,8 @@ def whitening_matrices(c, method, n_components, shrinkage, eps, ddof):
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if c.mean.size == 0:
+        raise ValueError("x has no features, so no directions: give one column or more")
     if n_components is not None and not 1 <= n_components <= c.mean.size:
         raise ValueError(f"n_components must be a number from 1 to {c.mean.size}, that of the features, or None, got {n_components!r}")
     cov = _shrunk(c, shrinkage, ddof)
