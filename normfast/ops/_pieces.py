@@ -72,7 +72,7 @@ class Staged:
             return source.reshape(-1)
         run = self.buffer(piece)
         if source.dtype.itemsize == 2 and source.dtype.isnative and self.dtype == np.float32:
-            engines.current().widen(np.ascontiguousarray(source).reshape(-1), run)
+            engines.current().widen((np.ascontiguousarray(source) if source.flags.aligned else source.copy()).reshape(-1), run)
         else:
             np.copyto(run.reshape(source.shape), source)
         return run
