@@ -275,7 +275,10 @@ def test_nothing_is_written_without_values(dtype):
     assert call("batch_norm_forward", dtype, None, None, None, 0, 3, 5, 0.0, 0, None, mean, rstd, var) == 0
     assert call("batch_norm", dtype, None, mean, mean, None, None, 0, 3, 5, 0.0, 0, None) == 0
     assert call("activation", dtype, None, 0, 1, None) == 0
-    assert call("dropout", dtype, None, 0, None, 0, 1.0, None) == 0
+    for p in (0.0, 0.5, 1.0):
+        assert call("dropout", dtype, None, 0, np.zeros(4, np.uint32), 0, p, None) == 0
+        assert call("dropout_mask", None, np.zeros(4, np.uint32), 0, p, 0, None) == 0
+    assert call("activation_backward", dtype, None, None, 0, 0, None) == 0
     assert call("dropout_add_rms_norm", dtype, None, None, None, 0, 0.0, None, 0, 9, 0.0, None, None, None, None) == 0
 
 
