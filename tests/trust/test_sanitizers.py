@@ -84,16 +84,15 @@ def run(tree, *arguments):
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=7200
     )
-    found = [file.read_text() for file in folder.glob("found.*")] + re.findall(
-        r"^.*runtime error: .*(?:\n.*){9}", done.stderr, re.MULTILINE
-    )
+    found = [file.read_text() for file in folder.glob("found.*")]
+    found += re.findall(r"^.*runtime error: .*(?:\n.*){9}", done.stderr, re.MULTILINE)
     return done, "\n".join(text[:3000] for text in found)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_files(tree, tried, name):
-    """Cython's part of each file; the report of a sanitizer ends the run. Sums are not vectorized there, so that some are longer chains than
-    the figures of NIST's sets allow for.
+    """Cython's part of each file; the report of a sanitizer ends the run. Sums are not vectorized there, so that some are longer chains
+    than the figures of NIST's sets allow for.
     """
     file = f"tests/test_{name}.py"
     done, found = run(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--capture=sys", file, "-k", "not numba and not nist")
