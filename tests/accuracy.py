@@ -1,6 +1,6 @@
 """How much of its error bound each operation uses: `python tests/accuracy.py [ROWS]`.
 
-An operation takes rows (one statistic each, whatever the array they are put into) and gives the largest error over its bound for each result.
+An operation takes rows (one statistic each, whatever the array they are put into) and gives the largest error over its bound, by result.
 """
 
 import sys
@@ -122,7 +122,7 @@ def rms_norm(rng, x, dy, dtype):
     dx, dw, *_ = nf.rms_norm_backward(dy, x, stats, w)
     sizes = abs(xhat) * average(abs(g * xhat))
     of_dw = ((69 + k + 2) * u * abs(dy * xhat) + 2 * tiny * (1 + abs(dy))).sum(axis=0)
-    of_y = u * abs(xhat * w) * (3 + (chains_of("rows", dtype)[0] + 2) / 2) + 2 * tiny
+    of_y = u * abs(xhat * w) * (3 + (chains_of("rows", dtype)[0] + 2) / 2) + tiny * (1 + abs(w))
     of_dx = r * u * ((k + 6) * abs(g) + (3 * k + 15) * sizes) + tiny * (8 + 4 * (abs(g) + sizes))
     return {
         "y": ratio(y, xhat * w, of_y, last), "dx": ratio(dx, r * (g - xhat * average(g * xhat)), of_dx, last),

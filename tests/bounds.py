@@ -70,7 +70,8 @@ class Norm:
 
     def y(self):
         y = self.xhat * self.w + self.b
-        return y, self.more * (self.u * (4 * abs(self.w * self.xhat) + abs(self.b) + abs(y)) + abs(self.w) * self.s) + 2 * self.tiny
+        terms = 4 * abs(self.w * self.xhat) + abs(self.b) + abs(y)
+        return y, self.more * (self.u * terms + abs(self.w) * self.s) + self.tiny * (2 + 2 * abs(self.w))
 
     def dx(self):
         g, xhat = self.dy * self.w, self.xhat
@@ -113,6 +114,6 @@ def ratio(actual, exact, bound, unit16=0.0):
         bound = bound * (1 + unit16) + unit16 * abs(exact) + 2.0**-25
     error = np.where(np.isfinite(actual), abs(actual - exact), np.where(abs(exact) > top, 0, np.inf))
     with np.errstate(invalid="ignore", divide="ignore"):
-        used = np.where(error == 0, 0, error / bound)
+        used = np.where(error == 0, 0, error / (bound * (1 + 1e-6)))  # terms in the square of u
     assert not np.isnan(used).any()
     return float(used.max(initial=0))

