@@ -36,10 +36,10 @@ class Typed(ast.NodeTransformer):
         self.numbers[name] = dtype(node.value)
         return ast.copy_location(ast.Name(name, ast.Load()), node)
 
-    def visit_Constant(self, node):  # noqa: N802
+    def visit_Constant(self, node):
         return self.number(node, np.float64) if type(node.value) is float else node
 
-    def visit_BinOp(self, node):  # noqa: N802
+    def visit_BinOp(self, node):
         self.generic_visit(node)
         if isinstance(node.op, ast.Mult):
             for side in ("left", "right"):
@@ -48,7 +48,7 @@ class Typed(ast.NodeTransformer):
                     setattr(node, side, self.number(operand, np.int64))
         return node
 
-    def visit_ImportFrom(self, node):  # noqa: N802
+    def visit_ImportFrom(self, node):
         node.module = node.module.replace(PREFIX + ".", OWN)
         return node
 
@@ -114,11 +114,9 @@ def replace_words(words):
 
     def gradient_lanes(
         dy, x, weight, n, scale, high, r, p, q, added, more, key, position, threshold, factor, words, fresh, total, dropped, streamed
-    ):
+    ):  # fmt: skip
         if not by_hand:
-            return plain.gradient_lanes(
-                dy, x, weight, n, scale, high, r, p, q, added, more, key, position, threshold, factor, words, fresh, total, dropped, streamed
-            )
+            return plain.gradient_lanes(*[None] * 20)
         sums = dy[:n] * weight[:n] * r + ((x[:n] * scale - high) * p + q) + (more[:n] if added else 0)
         total[:n] = sums
         dropped[:n] = np.where(kept_of(key, int(position), n, int(threshold)), sums * factor, 0)
@@ -142,8 +140,8 @@ class Loop:
 def judge(call, dtype, units=1024.0, scale=None):
     """Hold what `call(engine, new)` returns to the NumPy engine's in float64; `new(*shape)` makes an array of results of the dtype.
 
-    `units` are eps of the dtype, of the largest value or of `scale`, a list where each result has its own. The texts add one value after the other, so the longest chain is a row's
-    part of 1024 values: 512 eps of the largest term at the very most (docs/numerics.md), for each of two sums.
+    `units` are eps of the dtype, of the largest value or of `scale`, a list where each result has its own. Values are added one after the
+    other, so the longest chain is a row's part of 1024: 512 eps of the largest term at the very most (docs/numerics.md).
     """
     results = [several(call(PYTHON, lambda *shape: np.full(shape, 7, dtype)))]
     with np.errstate(all="ignore"):
@@ -156,7 +154,8 @@ def judge(call, dtype, units=1024.0, scale=None):
         size = scale[i] if isinstance(scale, list) else scale
         size = np.abs(expected[finite]).max(initial=0.0) if size is None else size
         eps = 2.0**-7 if np.dtype(dtype).name == "bfloat16" else np.finfo(dtype).eps
-        error = (np.abs(actual[finite] - expected[finite]) / (eps * np.broadcast_to(np.where(size, size, 1.0), expected.shape)[finite])).max(initial=0.0)
+        unit = eps * np.broadcast_to(np.where(size, size, 1.0), expected.shape)[finite]
+        error = (np.abs(actual[finite] - expected[finite]) / unit).max(initial=0.0)
         assert error <= units, f"result {i}: {error:.3g} eps of {np.max(size):.3g}, allowed {units}"
 
 

@@ -41,6 +41,8 @@ def test_the_tests_on_a_device(tmp_path):
     pytest.importorskip("coverage", reason="coverage is not installed")
     simulated = not engine_is_there()
     environment = os.environ | {"NORMFAST_TEST_CUDA": "1", "PYTEST_ADDOPTS": "", "COVERAGE_FILE": str(tmp_path / "coverage")}
+    environment["COVERAGE_RCFILE"] = os.devnull  # the project's measures other folders
+    environment.pop("COVERAGE_PROCESS_CONFIG", None)
     if simulated:
         environment["NUMBA_ENABLE_CUDASIM"] = "1"
     coverage = [sys.executable, "-m", "coverage"]

@@ -114,12 +114,13 @@ def test_constants_and_what_is_no_number(dtype, shape, rng):
         else:
             x[0, 0, 1, 0] = bad
         for code in (0, 4):
-            judge(lambda *arguments, x=x, code=code: training(x, weight, bias, 0.0, code)(*arguments)[0], dtype, 64)
+            forward = training(x, weight, bias, 0.0, code)
+            judge(lambda *arguments, forward=forward: forward(*arguments)[0], dtype, 64)
 
 
 @pytest.mark.parametrize("code", range(1, 8))
 def test_activations(dtype, code, rng):
-    """To a few eps of each value, from where exp vanishes to where nothing is left to add; z**2 is what exp(-z**2 / 2) makes of an eps of z."""
+    """To a few eps of each value, and z**2 of them, which exp(-z**2 / 2) makes of one of z; also where exp vanishes."""
     z = np.concatenate([np.linspace(-40, 40, 161), np.geomspace(1e-30, 800, 60), -np.geomspace(1e-30, 800, 60), [0.0, -0.0, *BAD]])
     z, da = z.astype(dtype), data(rng, z.size, dtype)
     finite = np.isfinite(z)

@@ -5,6 +5,8 @@ import pytest
 from kernels_in_python import BAD, EXTREMES, NUMPY, PYTHON, data, judge, plain
 
 SHAPES = [(1, 1), (5, 2), (3, 31), (2, 33), (5, 70), (6, 257), (1, 1024), (1, 1025), (1, 2600), (67, 3)]  # rows of n values
+
+
 def units(n):
     """The longest chain, doubled, for a row of n values."""
     return 16 if n <= 33 else 512
@@ -56,8 +58,8 @@ def test_extremes(streamed, dtype, size, n, centred, rng):
     weight, bias = data(rng, (2, n), dtype)
     judge(norm(x, weight, bias, 0.0, centred, False), dtype, units(n))
     forward = norm(x, weight, bias, 0.0, centred)
-    _, mean, rstd, var = forward(NUMPY, plain)
-    for i, expected in enumerate((mean, rstd, var), 1):
+    _, mean, rstd, _ = forward(NUMPY, plain)
+    for i in (1, 2, 3):
         judge(lambda engine, new, i=i: forward(engine, new)[i], dtype, units(n))
     judge(norm_gradients(data(rng, x.shape, dtype), x, mean, rstd, weight, centred), dtype, units(n))
 
@@ -78,9 +80,12 @@ def test_constants_and_what_is_no_number(dtype, n, eps, rng):
     assert (y[:4] == bias).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 6, 33), (1, 1, 2, 1024), (1, 1, 3, 1025), (1, 1, 1, 2), (2, 3, 2, 5), (2, 9, 3, 6), (1, 100, 3, 1), (2, 3, 515, 1)])
+ROWS = [(1, 1, 6, 33), (1, 1, 2, 1024), (1, 1, 3, 1025), (1, 1, 1, 2)]
+
+
+@pytest.mark.parametrize("shape", [*ROWS, (2, 3, 2, 5), (2, 9, 3, 6), (1, 100, 3, 1), (2, 3, 515, 1)])
 def test_moments(shape, dtype, pieces, rng):
-    a, r, c, s = shape
+    a, _, c, _ = shape
 
     def call(engine, new):
         mean, m2 = np.empty((2, a, c))
@@ -99,7 +104,7 @@ def test_moments(shape, dtype, pieces, rng):
 @pytest.mark.parametrize("shape", [(2, 3, 2, 5), (2, 9, 3, 6), (2, 40, 3, 1)])
 def test_moments_of_extremes(dtype, size, shape, pieces, rng):
     """Of x times a power of two, which brings the largest value near 1."""
-    x = (data(rng, shape, dtype, 1.5) * dtype(size))
+    x = data(rng, shape, dtype, 1.5) * dtype(size)
     x[:, :, 0] = data(rng, x[:, :, 0].shape, dtype)  # a statistic that needs none
 
     def call(engine, new):

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from kernels_in_python import EXTREMES, NUMPY, PYTHON, data, judge, module, plain, store_past_caches
 
-
 KEY = np.array([0x12345678, 0x9ABCDEF0, 0xFFFFFFFF, 3], np.uint64)
 HALVES = ("float16", "bfloat16")
+EDGES = [1, 0x3FF, 0x400, 0x7BFF, 0x7C00, 0x7C01, 0x7E00, 0x7F7F, 0x7F80, 0x7F81, 0xFC00, 0xFF80]  # of the ranges of 16-bit floats
+NEAR = [65519.996, 65520.0, 65535.0, 3.4e38, 1e-45, 2.0**-14, 2.0**-25, 2.0**-24]  # the ends of float16
 ORDERS = (0.0, 1.0, 2.0, 3.0, 0.5, -1.0, -2.5, np.inf, -np.inf)
 
 
@@ -97,15 +98,15 @@ def test_lp_norm_of_extremes(dtype, size, p, rng):
 def test_conversions(hand, half, rng):
     """Exact one way, to the nearest and ties to even the other, also of numbers halfway and of what is no number."""
     pytest.importorskip("ml_dtypes", reason="bfloat16 is the dtype of ml_dtypes")
-    bits = np.concatenate([np.arange(0, 2**16, 251), [1, 0x3FF, 0x400, 0x7BFF, 0x7C00, 0x7C01, 0x7E00, 0x7F7F, 0x7F80, 0x7F81, 0xFC00, 0xFF80]])
+    bits = np.concatenate([np.arange(0, 2**16, 251), EDGES])
     short = bits.astype(np.uint16).view(half)
     wide = np.empty(short.size, np.float32)
     PYTHON.widen(short, wide)
     assert np.array_equal(wide, short.astype(np.float32), equal_nan=True)
     finite = wide[np.abs(wide) < 60000]
     step = np.abs(np.spacing(finite.astype(half)).astype(np.float32)) / 2
-    near = np.concatenate([finite, finite + step, finite + step * np.float32(0.999), finite + step * np.float32(1.001), -finite, wide[~np.isfinite(wide)]])
-    near = np.concatenate([near, np.float32([65519.996, 65520.0, 65535.0, 3.4e38, 1e-45, 2.0**-14, 2.0**-25, 2.0**-24])])
+    beside = [finite + step * np.float32(share) for share in (0.0, 0.999, 1.0, 1.001)]
+    near = np.concatenate([*beside, -finite, wide[~np.isfinite(wide)], np.float32(NEAR)])
     result = np.empty(near.size, half)
     PYTHON.narrow(near, result)
     with np.errstate(all="ignore"):

@@ -16,7 +16,9 @@ KERNELS = ROOT / "normfast" / "kernels"
 def test_every_line_and_branch(tmp_path, tried):
     pytest.importorskip("coverage", reason="coverage is not installed")
     pytest.importorskip("ml_dtypes", reason="bfloat16 is the dtype of ml_dtypes")
-    environment = os.environ | {"NORMFAST_TEST_KERNELS": "1", "PYTEST_ADDOPTS": "", "COVERAGE_FILE": str(tmp_path / "coverage")}
+    environment = os.environ | {"NORMFAST_TEST_KERNELS": "1", "PYTEST_ADDOPTS": ""}
+    environment |= {"COVERAGE_FILE": str(tmp_path / "coverage"), "COVERAGE_RCFILE": os.devnull}
+    environment.pop("COVERAGE_PROCESS_CONFIG", None)  # of a measurement that this is part of
     coverage = [sys.executable, "-m", "coverage"]
     tests = ["-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", str(ROOT / "tests" / "kernels")]
     run = subprocess.run(
