@@ -13,7 +13,10 @@ if "NORMFAST_TEST_KERNELS" not in os.environ:
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def small(monkeypatch):
+    """One thread, and several tiles for few rows, which large arrays have otherwise."""
+    for tiles in ("row_tiles", "fused_tiles"):
+        monkeypatch.setattr(compiled, tiles, lambda rows, n: 2 if 5 <= rows <= 7 else 1)
     with threads.threads(1):
         yield
 
@@ -29,8 +32,6 @@ def pieces(monkeypatch):
     monkeypatch.setattr(compiled, "slab_splits", lambda r, s: (min(r, 2), 1 + (s > 4)))
     monkeypatch.setattr(compiled, "run_splits", lambda s: 1 + (s > 256))  # a run is cut where it is long
     monkeypatch.setattr(compiled, "column_splits", lambda r, c: min(r, 3))
-    for tiles in ("row_tiles", "fused_tiles"):
-        monkeypatch.setattr(compiled, tiles, lambda rows, n: min(rows, 2))
 
 
 @pytest.fixture

@@ -72,9 +72,7 @@ def terms_of(dy, x, p, norm, eps):
 
 
 NUMBERS = [(p, *case) for p in ORDERS for case in EXTREMES]
-OTHERS = [
-    (p, np.float64, bad) for p in (1.0, 2.0, 3.0, np.inf) for bad in (np.nan, np.inf)
-]  # below 1 each engine has its own
+OTHERS = [(p, np.float64, bad) for p in (1.0, 2.0, 3.0, np.inf) for bad in (np.nan, np.inf)]  # below 1 each engine has its own
 
 
 @pytest.mark.parametrize(("p", "dtype", "size"), [*NUMBERS, *OTHERS])
@@ -184,7 +182,7 @@ def test_random_words(hand, position, n):
     assert (words == expected).all()
 
 
-@pytest.mark.parametrize("p", [0.5, 0.3, 0.001])
+@pytest.mark.parametrize("p", [0.5, 0.3])
 @pytest.mark.parametrize(("position", "n"), [(0, 1), (31, 2), (4090, 40), (2**34 + 100, 200)])
 def test_dropout(dtype, position, n, p, rng):
     """Bit for bit, and of every type."""
@@ -244,7 +242,7 @@ def test_sums_and_norms(dtype, shape, drops, rng):
 
 @pytest.mark.parametrize("drops", [False, True], ids=["", "dropout"])
 @WAYS
-@pytest.mark.parametrize("shape", [(6, 5), (67, 3), (5, 850)])
+@pytest.mark.parametrize("shape", [(6, 5), (67, 3), (2, 1100)])
 def test_sums_and_norms_of_16_bits(streamed, half, shape, drops, rng):
     pytest.importorskip("ml_dtypes", reason="bfloat16 is the dtype of ml_dtypes")
     rows, n = shape
