@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import ml_dtypes  # noqa: F401  (gives NumPy the name bfloat16)
 import numpy as np
 
 import normfast

@@ -14,7 +14,15 @@ if "NORMFAST_TEST_KERNELS" not in os.environ:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """One thread, and several tiles for few rows, which large arrays have otherwise."""
+    """One thread, several tiles for few rows, which large arrays have otherwise, and working space that holds nothing of use."""
+    aligned = compiled.aligned
+
+    def soiled(shape, dtype):
+        space = aligned(shape, dtype)
+        space.view(np.uint8).fill(0xFF)
+        return space
+
+    monkeypatch.setattr(compiled, "aligned", soiled)
     for tiles in ("row_tiles", "fused_tiles"):
         monkeypatch.setattr(compiled, tiles, lambda rows, n: 2 if 5 <= rows <= 7 else 1)
     with threads.threads(1):
