@@ -113,6 +113,8 @@ def test_shrinkage(rng):
             w = Whitener(method, shrinkage=shrinkage).fit(x).whitening_
             agree(w @ ((1 - s) * cov + s * identity) @ w.T, np.eye(20), f"{method}, shrinkage {shrinkage}", units=UNITS)
     assert len(Whitener("pca").fit(x).whitening_) == 19
+    cross = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])  # a multiple of the identity: nothing to divide by
+    agree(Whitener(shrinkage="oas").fit(cross).transform(cross), cross * np.sqrt(2), "no shrinkage", units=16)
 
 
 def test_whitener_keeps_float32_and_its_digits(rng):

@@ -5,7 +5,7 @@ them as plain Python, without a compiler. Places are drawn first, then one of th
 a `not` one. Left out are annotations, which nobody computes, and `is` for `==`, which of small integers is the same.
 
 FOLDER holds a copy of the repository for each of the processes side by side, what came out so far (`results.jsonl`: an interrupted run goes
-on from there), and the table and the survivors with their differences (`report.md`).
+on from there), the sample (`sample.json`), and the table and the survivors with their differences (`report.md`).
 """
 
 import argparse
@@ -90,12 +90,17 @@ def mutants(path):
     return places
 
 
-def sample(count, seed):
-    """So many mutants, (file, operator, number), in an order in which every beginning is a sample too."""
+def sample(store, count, seed):
+    """So many mutants, [file, operator, number], in an order in which every beginning is a sample too; the first 2000 are kept in a file."""
+    if store.exists():
+        return json.loads(store.read_text())[:count]
     files = sorted([*(ROOT / "normfast" / "kernels").glob("*.py"), *(ROOT / "normfast" / "ops").glob("*.py")])
-    places = [(path.relative_to(ROOT), place, found) for path in files for place, found in sorted(mutants(path).items())]
+    places = [(path.relative_to(ROOT).as_posix(), place, found) for path in files for place, found in sorted(mutants(path).items())]
     draw = random.Random(seed)
-    return [(path, *draw.choice(found)) for path, _, found in draw.sample(places, count)]
+    draw.shuffle(places)
+    chosen = [(path, *draw.choice(found)) for path, _, found in places[:2000]]
+    store.write_text(json.dumps(chosen))
+    return chosen[:count]
 
 
 def copy_of(folder):
@@ -167,8 +172,10 @@ def report(results, count):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the copies and the results stand")
-    parser.add_argument("--count", type=int, default=440, help="how many mutants (440); a larger number goes on from a smaller one")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--count", type=int, default=440, help="how many mutants (440), at most 2000; a larger number goes on from a smaller one"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (0), which stays the same in a folder")
     parser.add_argument("--jobs", type=int, default=2, help="how many run side by side (2)")
     parser.add_argument("--again", action="store_true", help="run those once more that outlived the tests")
     options = parser.parse_args()
@@ -179,11 +186,11 @@ def main():
     if options.again:
         results = [result for result in results if result["outcome"] != "survived"]
     known = {(result["file"], result["operator"], result["number"]): result for result in results}
-    wanted = sample(options.count, options.seed)
+    wanted = sample(folder / "sample.json", options.count, options.seed)
     waiting = queue.SimpleQueue()
     for path, operator, number in wanted:
-        if (path.as_posix(), operator, number) not in known:
-            waiting.put((path, operator, number))
+        if (path, operator, number) not in known:
+            waiting.put((Path(path), operator, number))
     lock = threading.Lock()
     log.write_text("".join(json.dumps(result) + "\n" for result in results))
 
