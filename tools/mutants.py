@@ -91,7 +91,7 @@ def mutants(path):
 
 
 def sample(store, count, seed):
-    """So many mutants, [file, operator, number], in an order in which every beginning is a sample too; the first 2000 are kept in a file."""
+    """So many mutants, [file, operator, number], in an order in which every beginning is a sample too; 2000 are kept in a file."""
     if store.exists():
         return json.loads(store.read_text())[:count]
     files = sorted([*(ROOT / "normfast" / "kernels").glob("*.py"), *(ROOT / "normfast" / "ops").glob("*.py")])
