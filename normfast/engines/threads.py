@@ -98,10 +98,10 @@ def get_num_threads() -> int:
     >>> nf.get_num_threads() >= 1
     True
     """
-    if os.getpid() != _process:
-        return 1
     n = _threads.get() or _default or _available()
-    if n > 1 and _openmp is not None and (limit := _openmp()) < _available():
+    if n == 1 or os.getpid() != _process:
+        return 1
+    if _openmp is not None and (limit := _openmp()) < _available():
         return min(n, limit)
     return n
 
