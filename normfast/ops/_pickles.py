@@ -32,6 +32,10 @@ def sum_of(value: Any, total: int = 0) -> int:
         return zlib.crc32(value.encode("utf-8", "surrogatepass"), total)
     if kind is bytes:
         return zlib.crc32(value, total)
+    if isinstance(value, np.random.Generator):
+        source = value.bit_generator
+        seeds = getattr(source, "seed_seq", None)
+        value = source.state, getattr(seeds, "state", None), getattr(seeds, "pool", None)
     if isinstance(value, dict):
         value = list(value.items())
     if isinstance(value, (list, tuple)):
