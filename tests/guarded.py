@@ -25,7 +25,7 @@ from normfast.engines import compiled
 
 def library(folder):
     """guarded.c compiled into this folder."""
-    result = Path(folder) / "guarded.so"
+    result = Path(folder) / "libguarded.so"
     source = Path(__file__).with_suffix(".c")
     include = [f"-I{path}" for path in (sysconfig.get_path("include"), np.get_include())]
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", *include, str(source), "-o", str(result)], check=True)
