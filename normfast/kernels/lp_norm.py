@@ -124,8 +124,8 @@ def lp_gradient_rows(dy, x, n, p, norm, eps, dx, lo, hi, inner, a, b, one, zero,
             for k in range(rows + 1):
                 if k == rows or a[k] == 0.0:
                     gradient_runs(
-                        chunk(dyi, left, rows * n), slopes, first, k, 1, 1, m, 1, one, zero, a, b, zero, chunk(dxi, left, rows * n), streamed,
-                        buffer,
+                        chunk(dyi, left, rows * n), slopes, first, k, 1, 1, m, 1, one, zero, a, b, zero,
+                        chunk(dxi, left, rows * n), streamed, buffer,
                     )  # fmt: skip
                     first = k + 1
             left += m
