@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,9 @@ def python(code, *flags, folder=None, limit=LIMIT, **environment):
 
 def in_child(check, fork=None):
     """Whether a forked child ends in time in which check() is true."""
-    child = (fork or os.fork)()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, of forks beside other threads: they are the point
+        child = (fork or os.fork)()
     if child == 0:
         try:
             os._exit(0 if check() else 3)
