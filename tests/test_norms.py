@@ -116,7 +116,7 @@ def test_extremes_do_not_overflow(engine, dtype, rng):
 
 
 def test_constant_gives_the_bias(engine, dtype):
-    for value in (0.0, 0.1, -1e30, 3e38, 1e-40):
+    for value in (0.0, 0.1, -1e30, 3e38, 1e-40, float(np.finfo(dtype).max)):
         for n in (1, 5, 40, 3000):
             x = np.full((4, n), value, dtype)
             bias = np.arange(n, dtype=dtype)

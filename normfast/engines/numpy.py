@@ -36,7 +36,8 @@ def normalized(x, axes, eps):
     """
     mean, d, scale = deviations(x, axes)
     var, rstd = inverse_deviation((d * d).mean(axis=axes, keepdims=True), scale, eps)
-    return d * (rstd / scale), mean / scale, var, rstd
+    xhat = np.where(d == 0, d, d * (rstd / scale))  # of a constant near the type's maximum rstd / scale is infinite
+    return xhat, mean / scale, var, rstd
 
 
 def inverse_deviation(scaled, scale, eps):
@@ -48,7 +49,7 @@ def inverse_deviation(scaled, scale, eps):
 
 def xhat_of(x, mean, rstd):
     """(x - mean) * rstd for given statistics."""
-    scale = np.where(np.isfinite(rstd) & (rstd > 0), 2.0 ** np.floor(np.log2(np.where(rstd > 0, rstd, 1.0))), 1.0)
+    scale = np.where(np.isfinite(rstd) & (rstd > 0), 2.0 ** np.floor(np.log2(np.where(rstd > 0, np.minimum(rstd, 1.0), 1.0))), 1.0)
     return (x * scale - mean * scale) * (rstd / scale)
 
 
