@@ -20,10 +20,11 @@ LOOSE = {"float32": 1e-5, "float64": 1e-13, "bfloat16": 0.05}  # for rivals, whi
 
 
 @pytest.fixture(autouse=True)
-def spins(monkeypatch):
+def own_environment(monkeypatch):
     """The command says how long idle threads spin, in the environment of its process: not what the tests after it should find."""
     monkeypatch.setenv("GOMP_SPINCOUNT", "")
     monkeypatch.delenv("GOMP_SPINCOUNT")  # so that it is absent before and, when both are undone, as it was
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # whose children pytest-benchmark does not let time anything
 
 
 def timed(name, case):
