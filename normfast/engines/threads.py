@@ -48,7 +48,7 @@ def hold_at_fork(lock):
 
 
 def respect(limit):
-    """Let calls take no more threads than limit() says where that is fewer than there are by default: what threadpoolctl sets."""
+    """Let calls take no more threads by default than limit() says: what threadpoolctl sets."""
     global _openmp
     _openmp = limit
 
@@ -90,7 +90,7 @@ def get_num_threads() -> int:
     """Return the number of threads that calls may use here.
 
     It is what `threads` or `set_num_threads` asked for, else OMP_NUM_THREADS, else the number of cores this process may run on, or
-    that the quota of its container is worth; and no more than threadpoolctl allows here. A forked child always uses one.
+    that the quota of its container is worth; where nobody asked, no more than threadpoolctl allows here. A forked child always uses one.
 
     Examples
     --------
@@ -98,11 +98,11 @@ def get_num_threads() -> int:
     >>> nf.get_num_threads() >= 1
     True
     """
-    n = _threads.get() or _default or _available()
+    n = _threads.get() or _default
     if n == 1 or os.getpid() != _process:
         return 1
-    if _openmp is not None and (limit := _openmp()) < _available():
-        return min(n, limit)
+    if n is None:  # what was asked for holds whatever PyTorch, which may share our libgomp, sets for itself
+        n = _available() if _openmp is None else min(_available(), _openmp())
     return n
 
 

@@ -129,7 +129,7 @@ class Normalized:
             within = self.within(self.p.reach)
             bound = np.where((most < self.p.largest) & within, bound, np.inf)
             of_dw = (back + 8) * u * np.abs(dy * self.xhat) + np.abs(dy) * s + of_dy * xhat
-            of_dw = np.where(within, of_dw + 8 * self.p.tiny * (1 + np.abs(dy)), np.inf)
+            of_dw = np.where(within, of_dw + 8 * self.p.tiny * (1 + np.abs(dy) + r), np.inf)  # r: products of dy and d underflow before it
             of_db = (back + 2) * u * np.abs(dy) + of_dy + 8 * self.p.tiny
             dx, bound = np.where(self.mask, dx, 0), np.where(self.mask, self.p.kept(dx, bound), 0)
             return dx, bound, (dy * self.xhat, of_dw), (dy, of_db)
