@@ -132,7 +132,9 @@ class Course:
             mean[count == 0] = np.nan
             scaled = m2 / count
             if self.ord != 2:
-                scaled, scale = self._deviation(group) ** 2, 1.0
+                deviation = self._deviation(group)
+                scale = np.ldexp(1.0, np.minimum(-np.frexp(deviation)[1], 1000))  # its square may be beyond float64, its inverse is not
+                scaled = (deviation * scale) ** 2
             var[...], rstd[...] = inverse_deviation(scaled, scale, eps)
 
     def _deviation(self, group):

@@ -64,7 +64,7 @@ class Normalized:
 
     def __init__(self, x, axes, precision, *, eps=0.0, weight=1, bias=0, mask=True, centred=True, ord=2):
         self.x, self.axes, self.p = wide(x), axes, precision
-        self.mask, self.centred = np.broadcast_to(mask, self.x.shape), centred
+        self.mask, self.centred, self.ord = np.broadcast_to(mask, self.x.shape), centred, ord
         self.weight, self.bias = wide(weight, self.x.shape), wide(bias, self.x.shape)
         with np.errstate(all="ignore"):
             self._measure(np.longdouble(eps), ord)
@@ -89,6 +89,7 @@ class Normalized:
         total = self.var + eps
         self.r = np.where(total > 0, 1 / np.sqrt(np.where(total > 0, total, 1)), 0)
         self.xhat = d * self.r
+        self.top = np.abs(self.xhat).max(axis=self.axes, keepdims=True, initial=0)  # by which what underflows beside the largest is multiplied
         # |mean| carries one rounding of float64, and what `low` loses of the rounding to float32
         lost = np.abs(self.mean) * (np.longdouble(2.0) ** -52 + 4 * u * u) + np.longdouble(2.0) ** -1074
         self.of_mean = (k + 1) * u * (sigma + far) * self.centred + lost
@@ -103,7 +104,7 @@ class Normalized:
             w, u = np.abs(self.weight), self.p.u
             z = self.xhat * self.weight + self.bias
             bound = u * (5 * np.abs(self.weight * self.xhat) + 2 * np.abs(self.bias) + np.abs(z)) + w * self.s
-            self.z, self.of_z = z, bound + 8 * self.p.tiny * (1 + w)
+            self.z, self.of_z = z, bound + 8 * self.p.tiny * (1 + w) * (1 + self.top)
             y, bound = (z, self.of_z) if activation is None else activated(z, activation, self.of_z, u)
             bound = np.where(self.within(np.longdouble(2.0) ** 1023), bound, np.inf)
             return np.where(self.mask, y, 0), np.where(self.mask, self.p.kept(y, bound), 0)
@@ -117,6 +118,7 @@ class Normalized:
             if activation is not None:
                 slope, of_slope = slopes(self.z, activation, self.of_z, u)
                 dy, of_dy = dy * slope, np.abs(dy) * of_slope + 2 * u * np.abs(dy * slope)
+                of_dy = np.where(self.within(np.longdouble(2.0) ** 1023), of_dy, np.inf)  # as that of y, which the slope is taken at
             g, of_g = dy * self.weight, of_dy * w
             c1, c2 = self.mean_of(g) * self.centred, self.mean_of(g * self.xhat)
             dx = r * (g - c1 - self.xhat * c2)
@@ -124,12 +126,12 @@ class Normalized:
             terms = 6 * size + (back + 6) * self.mean_of(size) + (back + 13) * xhat * self.mean_of(size * xhat)
             bound = r * u * terms + self.rho * np.abs(dx) + r * (np.abs(c2) * s + xhat * self.mean_of(size * s))
             bound += r * (of_g + self.mean_of(of_g) + xhat * self.mean_of(of_g * xhat))
-            bound += 16 * self.p.tiny * (1 + r * (1 + w) * (1 + xhat) * (1 + size + self.mean_of(size)))
+            bound += 16 * self.p.tiny * (1 + r * (1 + w) * (1 + self.top) * (1 + size + self.mean_of(size)))
             most = (r * (size + 2 * self.mean_of(size) * (1 + xhat))).max(axis=self.axes, keepdims=True, initial=0)
             within = self.within(self.p.reach)
             bound = np.where((most < self.p.largest) & within, bound, np.inf)
             of_dw = (back + 8) * u * np.abs(dy * self.xhat) + np.abs(dy) * s + of_dy * xhat
-            of_dw = np.where(within, of_dw + 8 * self.p.tiny * (1 + np.abs(dy) + r), np.inf)  # r: products of dy and d underflow before it
+            of_dw = np.where(within, of_dw + 8 * self.p.tiny * (1 + np.abs(dy) * (1 + self.top) + r), np.inf)  # r: products of dy and d underflow before it
             of_db = (back + 2) * u * np.abs(dy) + of_dy + 8 * self.p.tiny
             dx, bound = np.where(self.mask, dx, 0), np.where(self.mask, self.p.kept(dx, bound), 0)
             return dx, bound, (dy * self.xhat, of_dw), (dy, of_db)
@@ -137,7 +139,8 @@ class Normalized:
     def within(self, reach):
         """Where neither 1 / std nor the mean in its unit overflows on the way."""
         size = np.abs(self.weight).max(axis=self.axes, keepdims=True, initial=1)
-        return (self.r < reach) & (np.abs(self.mean) * self.r * size < self.p.reach)
+        summed = (self.count * np.sqrt(self.var) < 1e308) | (self.ord != 1)  # mean absolute deviations are sums
+        return (self.r < reach) & (np.abs(self.mean) * self.r * size < self.p.reach) & summed
 
     def full(self, values):
         """Values of the size of x, not of a statistic."""
@@ -150,6 +153,7 @@ class Normalized:
             self.mean, self.var, total = wide(mean), wide(var), wide(var) + np.longdouble(eps)
             self.r = np.where(total > 0, 1 / np.sqrt(np.where(total > 0, total, 1)), 0)
             self.xhat = (self.x - self.mean) * self.r
+            self.top = np.abs(self.xhat).max(axis=self.axes, keepdims=True, initial=0)
             lost = np.abs(self.mean) * (np.longdouble(2.0) ** -53 + 4 * u * u) * self.r
             self.s = lost + 4 * np.longdouble(2.0) ** -53 * np.abs(self.xhat)
 
