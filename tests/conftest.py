@@ -9,6 +9,12 @@ import pytest
 
 import normfast as nf
 
+if "NORMFAST_TEST_SEED" in os.environ:  # hypothesis then repeats its cases too
+    from hypothesis import settings
+
+    settings.register_profile("repeated", derandomize=True)
+    settings.load_profile("repeated")
+
 
 def pytest_report_header():
     return [f"normfast {nf.__version__}: {nf.show_config('dicts')['engines']}"]

@@ -89,7 +89,8 @@ class Normalized:
         total = self.var + eps
         self.r = np.where(total > 0, 1 / np.sqrt(np.where(total > 0, total, 1)), 0)
         self.xhat = d * self.r
-        self.top = np.abs(self.xhat).max(axis=self.axes, keepdims=True, initial=0)  # by which what underflows beside the largest is multiplied
+        # what underflows beside the largest value of a statistic is multiplied by this
+        self.top = np.abs(self.xhat).max(axis=self.axes, keepdims=True, initial=0)
         # |mean| carries one rounding of float64, and what `low` loses of the rounding to float32
         lost = np.abs(self.mean) * (np.longdouble(2.0) ** -52 + 4 * u * u) + np.longdouble(2.0) ** -1074
         self.of_mean = (k + 1) * u * (sigma + far) * self.centred + lost
@@ -131,7 +132,8 @@ class Normalized:
             within = self.within(self.p.reach)
             bound = np.where((most < self.p.largest) & within, bound, np.inf)
             of_dw = (back + 8) * u * np.abs(dy * self.xhat) + np.abs(dy) * s + of_dy * xhat
-            of_dw = np.where(within, of_dw + 8 * self.p.tiny * (1 + np.abs(dy) * (1 + self.top) + r), np.inf)  # r: products of dy and d underflow before it
+            lost = 8 * self.p.tiny * (1 + np.abs(dy) * (1 + self.top) + r)  # r: products of dy and d underflow before it
+            of_dw = np.where(within, of_dw + lost, np.inf)
             of_db = (back + 2) * u * np.abs(dy) + of_dy + 8 * self.p.tiny
             dx, bound = np.where(self.mask, dx, 0), np.where(self.mask, self.p.kept(dx, bound), 0)
             return dx, bound, (dy * self.xhat, of_dw), (dy, of_db)
