@@ -34,6 +34,14 @@ OPERATIONS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C raises KeyboardInterrupt; what a shell starts in the background is deaf to it, and so is its Python."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Loops:
     """The loops of an engine; in the last of so many calls it is as if somebody pressed Ctrl-C."""
 
