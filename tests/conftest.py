@@ -1,6 +1,7 @@
 """Fixtures: every engine, the two dtypes, and a seed that a failure prints."""
 
 import os
+import sys
 
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # before SciPy is imported: scikit-learn's check of array-API input is skipped without it
 
@@ -61,3 +62,14 @@ def rng():
     seed = int(os.environ.get("NORMFAST_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
     print(f"NORMFAST_TEST_SEED={seed}")
     return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    """Threads that take turns often, and small arrays that take several."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    monkeypatch.setattr(nf.engines.policy, "SERIAL", 512)
+    monkeypatch.setattr("normfast.engines.compiled.STREAMED", 2048)
+    yield
+    sys.setswitchinterval(before)

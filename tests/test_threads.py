@@ -4,44 +4,19 @@ import os
 import subprocess
 import sys
 import sysconfig
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from bits import digest
+from many_threads import at_once
 from networks import model, shaken
 from operations import cases
 
 import normfast as nf
 from normfast import engines
-from normfast.engines import policy
 from normfast.engines import threads as counts
 
 THREADS = 8
-
-
-def at_once(work):
-    """work(i) for each of the threads, begun together."""
-    start = threading.Barrier(THREADS)
-
-    def begin(i):
-        start.wait()
-        return work(i)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(begin, range(THREADS)))
-
-
-@pytest.fixture
-def busy(monkeypatch):
-    """Threads that take turns often, and small arrays that take several."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    monkeypatch.setattr(policy, "SERIAL", 512)
-    monkeypatch.setattr("normfast.engines.compiled.STREAMED", 2048)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
@@ -56,7 +31,7 @@ def test_every_operation(engine, kind, busy):
         with nf.use_engine(engine), nf.threads(2):
             return all(digest(cases()[k], kind) == expected[k] for k in order)
 
-    assert all(at_once(work))
+    assert all(at_once(work, THREADS))
 
 
 def test_one_model_that_all_share(busy, rng):
@@ -68,12 +43,12 @@ def test_one_model_that_all_share(busy, rng):
     def work(_):
         return all((call(x) == y).all() for _ in range(50) for call, y in zip((net, plan), expected, strict=True))
 
-    assert all(at_once(work))
+    assert all(at_once(work, THREADS))
 
 
 def test_one_generator_that_all_share(busy):
     x, source = np.ones(64), np.random.default_rng(5)
-    keys = at_once(lambda _: [nf.dropout_forward(x, rng=source)[1].key.tobytes() for _ in range(50)])
+    keys = at_once(lambda _: [nf.dropout_forward(x, rng=source)[1].key.tobytes() for _ in range(50)], THREADS)
     again = np.random.default_rng(5)
     assert {key for run in keys for key in run} == {nf.dropout_forward(x, rng=again)[1].key.tobytes() for _ in range(50 * THREADS)}
 
@@ -125,7 +100,7 @@ def test_a_first_call_undoes_no_choice(monkeypatch):
 def test_an_engine_is_made_once(monkeypatch):
     """Threads that load it at the same time share what the first of them made: two would each compile their loops."""
     monkeypatch.setattr(engines, "_loaded", {})
-    made = at_once(lambda _: engines.load("auto"))
+    made = at_once(lambda _: engines.load("auto"), THREADS)
     assert all(engine is made[0] for engine in made)
 
 

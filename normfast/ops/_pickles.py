@@ -77,6 +77,23 @@ class Sealed:
         vars(self).update(opened(state, type(self).__name__))
 
 
+class SealedSlots:
+    """As `Sealed`, for objects whose attributes are slots; subclasses, which may have others, pickle in Python's own way."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __getstate__(self) -> Any:
+        cls = type(self)
+        if SealedSlots not in cls.__bases__:
+            return super().__getstate__()
+        return sealed({name: getattr(self, name) for name in cls.__slots__})
+
+    def __setstate__(self, state: Any) -> None:
+        state = state if isinstance(state, dict) else state[1]  # Python's own way, of releases before too
+        for name, value in opened(state, type(self).__name__).items():
+            setattr(self, name, value)
+
+
 def seal_of(self: Any, state: dict[str, Any], owner: type) -> dict[str, Any]:
     """The state of an object, sealed where nobody who inherits from the owner changes it before or after."""
     cls = type(self)

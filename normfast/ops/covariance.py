@@ -4,14 +4,14 @@ import math
 import operator
 import struct
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from normfast.kernels.moments import split_sum
 from normfast.ops._arrays import plain
 from normfast.ops._foreign import borrowed
-from normfast.ops._pickles import opened, sealed
+from normfast.ops._pickles import SealedSlots
 from normfast.ops._statistics import merged_in_a_tree
 from normfast.ops.moments import POLICIES, Moments
 from normfast.typing import ArrayLike, Float64Array, NanPolicy
@@ -20,7 +20,7 @@ HEADER = struct.Struct("<8s2Q")
 MAGIC = b"nf-cov\0\1"  # the last byte is the version of the format
 
 
-class Covariance:
+class Covariance(SealedSlots):
     """Count, mean and co-moment matrix (m2) of a set of samples with d features; float64.
 
     Parameters
@@ -157,15 +157,6 @@ class Covariance:
         if not 0 <= count[0] < math.inf:
             raise ValueError(f"the count must be 0 or more, got {count[0]}: the bytes are damaged")
         return cls(int(count[0]) if whole else float(count[0]), mean, m2.reshape(d, d), rest)
-
-    def __getstate__(self) -> Any:
-        names = Covariance.__slots__
-        return sealed({name: getattr(self, name) for name in names}) if type(self) is Covariance else super().__getstate__()
-
-    def __setstate__(self, state: Any) -> None:
-        state = state if isinstance(state, dict) else state[1]  # Python's own way with slots, of subclasses and of releases before
-        for name, value in opened(state, "Covariance").items():
-            setattr(self, name, value)
 
     def __repr__(self) -> str:
         return f"Covariance(count={self.count}, mean={self.mean!r}, m2={self.m2!r})"

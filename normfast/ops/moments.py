@@ -13,7 +13,7 @@ from normfast.kernels.moments import merge, unmerge
 from normfast.ops._arrays import DOUBLE, checked_where, direct, grouped, layout_of, plain
 from normfast.ops._device import device, on_device
 from normfast.ops._foreign import borrowed
-from normfast.ops._pickles import opened, sealed
+from normfast.ops._pickles import SealedSlots
 from normfast.ops._pieces import Staged, part, shape_of, split
 from normfast.ops._statistics import Accumulator, block_moments, merged_in_a_tree, weighted_moments
 from normfast.typing import ArrayLike, Axis, Float64Array, NanPolicy
@@ -23,7 +23,7 @@ NUMBERS = (int, float, np.number)  # known without np.ndim, which takes 0.7 us
 POLICIES = ("propagate", "omit", "raise")
 
 
-class Moments:
+class Moments(SealedSlots):
     """Count, mean and sum of squared deviations (m2) of a set of values; float64.
 
     Parameters
@@ -136,15 +136,6 @@ class Moments:
             raise ValueError(f"these {len(data)} bytes are no moments: counts and squares must be 0 or more")
         count = count.astype(np.int64) if whole else count
         return cls(count.reshape(shape) if per_column else count[0].item(), mean.reshape(shape), m2.reshape(shape))
-
-    def __getstate__(self) -> Any:
-        names = Moments.__slots__
-        return sealed({name: getattr(self, name) for name in names}) if type(self) is Moments else super().__getstate__()
-
-    def __setstate__(self, state: Any) -> None:
-        state = state if isinstance(state, dict) else state[1]  # Python's own way with slots, of subclasses and of releases before
-        for name, value in opened(state, "Moments").items():
-            setattr(self, name, value)
 
     def __repr__(self) -> str:
         return f"Moments(count={self.count}, mean={self.mean!r}, m2={self.m2!r})"

@@ -1,43 +1,19 @@
 """16 threads at once, in pools of every kind and beside other OpenMP libraries: the bits of one thread."""
 
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from bits import digest as digest_of
+from many_threads import at_once
 from operations import cases as operations
 from processes import LIMIT, digest, python
 from profiles import LONG, cases
 
 import normfast as nf
 from normfast import engines
-from normfast.engines import policy
 
 THREADS = 16
-
-
-def at_once(work):
-    """work(i) for each thread, begun together."""
-    start = threading.Barrier(THREADS)
-
-    def begin(i):
-        start.wait()
-        return work(i)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(begin, range(THREADS)))
-
-
-@pytest.fixture
-def busy(monkeypatch):
-    """Threads that take turns often, and small arrays that take several."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    monkeypatch.setattr(policy, "SERIAL", 512)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize("name", ["cython", pytest.param("numba", marks=pytest.mark.long), "numpy"])  # which compiles for minutes
@@ -55,7 +31,7 @@ def test_mixed_operations(name, busy, tried):
             order = np.roll(np.arange(len(some)), -i * len(some) // THREADS)
             return all(digest_of(some[k], "float32") == expected[k] for k in order)
 
-    assert all(at_once(work))
+    assert all(at_once(work, THREADS))
     tried(THREADS * len(some))
 
 
@@ -63,7 +39,7 @@ def test_one_operation_of_each_compiled_engine(compiled_engine, busy, tried):
     """Numba's part in the short profile: it has few loops to compile for this."""
     expected = digest(compiled_engine, 1)
     calls = cases(5, 200)
-    assert all(at_once(lambda i: all(digest(compiled_engine, 1 + i % 3) == expected for _ in range(calls))))
+    assert all(at_once(lambda i: all(digest(compiled_engine, 1 + i % 3) == expected for _ in range(calls)), THREADS))
     tried(THREADS * calls)
 
 
@@ -123,7 +99,7 @@ def test_beside_matmuls_of_blas(busy):
     a = np.random.default_rng(0).standard_normal((256, 256))
     expected, product = digest(), (a @ a).tobytes()
     work = [lambda: digest() == expected, lambda: (a @ a).tobytes() == product]
-    assert all(at_once(lambda i: all(work[i % 2]() for _ in range(10))))
+    assert all(at_once(lambda i: all(work[i % 2]() for _ in range(10)), THREADS))
 
 
 BESIDE = """

@@ -20,11 +20,9 @@ def interpreter(version):
     own = Path(getattr(sys, "_base_executable", sys.executable))
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
         return str(own)
-    kept = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*/bin/python"))
-    found = [*map(str, kept), shutil.which(f"python{version}")]
-    for python in filter(None, found):
-        if subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True).returncode == 0:
-            return python
+    python = shutil.which(f"python{version}")
+    if python and subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True).returncode == 0:
+        return python
     return None
 
 
