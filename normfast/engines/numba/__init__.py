@@ -4,6 +4,8 @@ import threading
 import types
 from functools import partial
 
+import numpy as np
+
 from normfast.engines.compiled import DOUBLE, SINGLE, CompiledEngine
 from normfast.engines.threads import hold_at_fork, short_spins
 
@@ -42,6 +44,22 @@ def variant(loops, values, sums):
     )
 
 
+class Memory:
+    """Where an array lies, which it keeps alive, as memory that may be written."""
+
+    def __init__(self, array):
+        self.array = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+
+
+def writable(array):
+    """The same values as an array that Numba takes for one that may be written, though no loop writes what it is given to read.
+
+    A read-only array is another type to Numba, for which it would compile the loop again: 3 s for each argument that is one or is not.
+    """
+    return np.asarray(Memory(array))
+
+
 class Driver:
     """A loop of `drivers.py`, compiled for one thread and for several; its last argument is their number.
 
@@ -54,12 +72,14 @@ class Driver:
     def __init__(self, loop):
         import numba
 
-        self.serial = numba.njit(nogil=True, error_model="numpy")(loop)
-        self.parallel = numba.njit(nogil=True, error_model="numpy", parallel=True)(loop)
+        options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+        self.serial = numba.njit(**options)(loop)
+        self.parallel = numba.njit(**options, parallel=True)(loop)
         self.words = loop.__code__.co_varnames[: loop.__code__.co_argcount]
         self.loops = "prange" in loop.__code__.co_names
 
     def __call__(self, *arguments):
+        arguments = [writable(a) if isinstance(a, np.ndarray) and not a.flags.writeable else a for a in arguments]
         if not self.loops or arguments[-1] == 1:
             return self.serial(*arguments)
         if self._safe():
