@@ -1,5 +1,6 @@
 """Fixtures: every engine, the two dtypes, and a seed that a failure prints."""
 
+import gc
 import os
 import sys
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 import normfast as nf
+
+gc.set_threshold(100_000)  # Numba compiles for minutes and keeps what it makes: looking through it every 700 objects took a twelfth of that
 
 if "NORMFAST_TEST_SEED" in os.environ:  # hypothesis then repeats its cases too
     from hypothesis import settings
