@@ -66,7 +66,7 @@ def batch_norm_columns(rng, x, dy, dtype):
     def shaped(values):
         return np.ascontiguousarray(values.T)
 
-    return per_channel(rng, x, dy, dtype, "columns", start(x, 1), shaped, nf.batch_norm_forward, nf.batch_norm_backward)
+    return per_channel(rng, x, dy, dtype, "columns", start(x, 8), shaped, nf.batch_norm_forward, nf.batch_norm_backward)
 
 
 def split(n):
@@ -165,7 +165,7 @@ def moments(rng, x, dy, dtype):
     mean = average(d) + average(d - average(d))
     m2, n = ((d - mean) ** 2).sum(axis=1), x.shape[1]
     exact = (x[:, :1].astype(np.longdouble) + mean)[:, 0]
-    for name, array, axis, k, h in (("rows", x, 1, 136, 1), ("columns", np.ascontiguousarray(x.T), 0, 26, 1)):
+    for name, array, axis, k, h in (("rows", x, 1, 136, 1), ("columns", np.ascontiguousarray(x.T), 0, 26, 8)):
         m, spread = nf.moments(array, axis), np.maximum(start(x, h), start(x, 32))[:, 0]
         found[f"mean, {name}"] = ratio(m.mean, exact, np.sqrt(spread * m2 / n) * (k + 1) * v + 2 * v * abs(exact) + 1e-323)
         fits = m2 < 1e308  # a float64

@@ -98,10 +98,10 @@ def start(x, h):
 
 
 def start_of_parts(x, parts):
-    """A, for rows that are measured in so many interleaved parts, each from its first value, and merged."""
+    """A, for rows that are measured in so many interleaved parts, each from the mean of its first 8 values, and merged."""
     d = relative(x)
     m = ((d - average(d)) ** 2).sum(axis=1, keepdims=True)
-    first = d.reshape(len(x), -1, parts)[:, :1]
+    first = average(d.reshape(len(x), -1, parts)[:, :8])
     q = ((d.reshape(len(x), -1, parts) - first) ** 2).sum(axis=(1, 2))[:, None]
     return np.maximum(2, q / np.where(m == 0, 1, m))
 

@@ -12,6 +12,7 @@ import numpy as np
 from normfast.engines.compiled import bits_of
 from normfast.engines.rounds import in_rounds
 from normfast.kernels import activations as codes
+from normfast.kernels.columns import FIRST
 
 REDUCED = (1, 3)
 ROOT_HALF = math.sqrt(0.5)
@@ -23,10 +24,12 @@ def deviations(x, axes):
     exponent = np.frexp(np.where(np.isfinite(largest), largest, 0.0))[1]
     scale = np.ldexp(np.ones_like(largest), np.minimum(-exponent, 1000))
     x = x * scale
-    first = x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
-    d = x - first  # exact for neighbours, so that a constant has deviation 0 and its own mean
+    one, few = (x[tuple(slice(0, n) if axis in axes else slice(None) for axis in range(x.ndim))] for n in (1, FIRST))
+    start = one + (few - one).mean(axis=axes, keepdims=True)
+    start = np.where(np.isfinite(start), start, one)
+    d = x - start  # exact for neighbours, so that a constant has deviation 0 and its own mean
     mean = d.mean(axis=axes, keepdims=True)
-    return first + mean, d - mean, scale
+    return start + mean, d - mean, scale
 
 
 def normalized(x, axes, eps):

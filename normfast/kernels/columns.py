@@ -10,7 +10,7 @@ from normfast.kernels.normalize import *
 from normfast.kernels.primitives import *
 
 TILE = 32
-FIRST = 8  # rows that are shifted by the first row, before there is a mean
+FIRST = 8  # rows whose mean is where the sums start
 
 
 def column_piece(x, i, r, c, splits, width, work, piece_mean, piece_m2):
@@ -37,34 +37,53 @@ def column_moments(x, c, lo, hi, left, right, scaled, scale, work, mean, m2):
     dd = chunk(work, 2 * n, 3 * n)
     buffer = chunk(work, 3 * n, 4 * n)
     rest = chunk(work, 4 * n, 5 * n)
-    fill(0.0, n, rest)
     multiply_columns(chunk(row(x, lo, c), left, right), n, scale, shift)
     copy(shift, n, mean)
+    stop = min(lo + FIRST, hi)
+    add_rows(x, c, lo, stop, left, right, scaled, scale, shift, buffer, d, dd)
+    start_from(n, stop - lo, d, mean)
+    fill(0.0, n, rest)
     fill(0.0, n, m2)
     count = 0
     while lo < hi:
-        stop = min(lo + (FIRST if count == 0 else TILE), hi)
+        stop = min(lo + TILE, hi)
         copy(mean, n, shift)
-        fill(0.0, n, d)
-        fill(0.0, n, dd)
-        i = lo
-        while i < stop:
-            if scaled:
-                multiply_columns(chunk(row(x, i, c), left, right), n, scale, buffer)
-                add_deviations(buffer, n, shift, d, dd)
-                i += 1
-            elif i + 4 <= stop:
-                add_deviations_of_4(
-                    chunk(row(x, i, c), left, right), chunk(row(x, i + 1, c), left, right), chunk(row(x, i + 2, c), left, right),
-                    chunk(row(x, i + 3, c), left, right), n, shift, d, dd,
-                )  # fmt: skip
-                i += 4
-            else:
-                add_deviations(chunk(row(x, i, c), left, right), n, shift, d, dd)
-                i += 1
+        add_rows(x, c, lo, stop, left, right, scaled, scale, shift, buffer, d, dd)
         count += stop - lo
         fold(n, stop - lo, count, shift, d, dd, mean, rest, m2)
         lo = stop
+
+
+def add_rows(x, c, lo, hi, left, right, scaled, scale, shift, buffer, d, dd):
+    """Sums of the deviations of the rows lo..hi from `shift`, and of their squares."""
+    n = right - left
+    fill(0.0, n, d)
+    fill(0.0, n, dd)
+    i = lo
+    while i < hi:
+        if scaled:
+            multiply_columns(chunk(row(x, i, c), left, right), n, scale, buffer)
+            add_deviations(buffer, n, shift, d, dd)
+            i += 1
+        elif i + 4 <= hi:
+            add_deviations_of_4(
+                chunk(row(x, i, c), left, right), chunk(row(x, i + 1, c), left, right), chunk(row(x, i + 2, c), left, right),
+                chunk(row(x, i + 3, c), left, right), n, shift, d, dd,
+            )  # fmt: skip
+            i += 4
+        else:
+            add_deviations(chunk(row(x, i, c), left, right), n, shift, d, dd)
+            i += 1
+
+
+def start_from(n, m, d, mean):
+    """Move the mean by that of m deviations d from it, so that the sums start near the middle of the values and not at the first of them.
+
+    From the first row, batch norm over 8 to 32 rows was off by up to 2.2e-6 in float32 where that lies four deviations away.
+    """
+    for j in range(n):
+        if abs(d[j]) <= LARGEST:
+            mean[j] += d[j] / m
 
 
 def column_statistics(x, i, r, c, splits, width, work, piece_mean, piece_m2, mean, m2, scale):

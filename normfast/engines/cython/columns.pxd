@@ -1,6 +1,6 @@
 cimport cython
 from cython cimport floating
-from .moments cimport fold, larger, merge_columns, unit_scale, within_reach
+from .moments cimport LARGEST, fold, larger, merge_columns, unit_scale, within_reach
 from .normalize cimport columns_sweep, gradient_columns_sweep, multiply_columns
 from .primitives cimport cast, chunk, lane, row
 
@@ -12,11 +12,19 @@ cdef void column_piece(
     floating* x, Py_ssize_t i, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits, Py_ssize_t width, lane* work,
     double* piece_mean, double* piece_m2) noexcept nogil
 
-@cython.locals(n=Py_ssize_t, stop=Py_ssize_t, count=Py_ssize_t, i=Py_ssize_t, shift="lane*", d="lane*", dd="lane*", buffer="lane*",
+@cython.locals(n=Py_ssize_t, stop=Py_ssize_t, count=Py_ssize_t, shift="lane*", d="lane*", dd="lane*", buffer="lane*",
     rest="lane*")
 cdef void column_moments(
     floating* x, Py_ssize_t c, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t left, Py_ssize_t right, bint scaled, lane* scale, lane* work,
     double* mean, double* m2) noexcept nogil
+
+@cython.locals(n=Py_ssize_t, i=Py_ssize_t)
+cdef void add_rows(
+    floating* x, Py_ssize_t c, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t left, Py_ssize_t right, bint scaled, lane* scale, lane* shift,
+    lane* buffer, lane* d, lane* dd) noexcept nogil
+
+@cython.locals(j=Py_ssize_t)
+cdef void start_from(Py_ssize_t n, Py_ssize_t m, lane* d, double* mean) noexcept nogil
 
 @cython.locals(
     blocks=Py_ssize_t, block=Py_ssize_t, left=Py_ssize_t, right=Py_ssize_t, n=Py_ssize_t, p=Py_ssize_t, total_mean="double*",
