@@ -190,6 +190,21 @@ def centred_from(norm):
 # Exact.
 
 
+def test_the_last_axis_is_the_default(norm, rng):
+    """Without an axis, and without dropout's probability, each call is that of axis=-1 and p=0.5."""
+    x, residual, dy = rng.standard_normal((3, 4, 5, 6)).astype(np.float32)
+    for drops in (False, True):
+        forward, backward = trio(norm, drops)
+        one_line = getattr(nf, forward.__name__.removesuffix("_forward"))
+        given, plain = ({"p": 0.5, "rng": 3}, {"rng": 3}) if drops else ({}, {})
+        y, h, stats, *mask = forward(x, residual, axis=-1, **given)
+        found = one_line(x, residual, **plain), *forward(x, residual, **plain)
+        assert np.array_equal(found[0], y)
+        assert np.array_equal(found[1], y)
+        for result, value in zip(backward(dy, h, stats, *mask), backward(dy, h, stats, *mask, axis=-1), strict=True):
+            assert result is value is None or np.array_equal(result, value)
+
+
 @pytest.mark.parametrize("p", [None, 0.0, 0.1, 0.5, 0.999, 1.0])
 def test_short_rows(engine, dtype, norm, p, rng):
     """Every combination of weight, bias, dh, zero-centred weight and 16-bit parameters comes by."""

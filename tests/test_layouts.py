@@ -159,6 +159,17 @@ BACKWARD = {  # of x (6, 8, 9, 9)
 FEW = ("layer", "group", "batch, gelu", "batch, columns")  # Numba compiles for seconds
 
 
+@pytest.mark.parametrize("name", [name for name in BACKWARD if "dropout" not in name])  # which has no x on the way back
+def test_gradients_of_another_dtype(name, rng):
+    """dy is taken in x's dtype, whatever it comes in."""
+    x, dy = rng.standard_normal((2, 6, 8, 9, 9), dtype=np.float32)
+    call = BACKWARD[name](x)
+    expected = call(dy, x, None)
+    for other in (dy.astype(np.float64), dy.astype(">f4"), dy.tolist()):
+        for result, value in zip(call(other, x, None), expected, strict=True):
+            assert result is value is None or (result.dtype == value.dtype and np.array_equal(result, value))
+
+
 @pytest.mark.parametrize(
     ("engine", "name"), [(e, n) for e in ("cython", "numpy", "numba") for n in (FEW if e == "numba" else BACKWARD)], indirect=["engine"]
 )

@@ -173,6 +173,7 @@ def test_weights_count_repetitions(engine, rng):
     agree(m.var(ddof=1), copies.var(ddof=1), "var", units=256)
     masked = nf.moments(x, 0, weights=weights, where=np.array([True, False, True]))
     assert masked.count.tolist() == [copies.count, 0, copies.count]
+    assert masked.m2[1] == 0
     scaled = nf.moments(x * 2.0**900, 0, weights=weights)
     agree(scaled.mean, m.mean * 2.0**900, "huge mean", units=4)
 

@@ -44,8 +44,14 @@ CALLS = {
     "moments": lambda x, dy, w, m: [nf.moments(x, 1, where=m).m2, nf.moments(x, (0, 2), where=m).m2,
                                   nf.moments(x, 0, weights=[1, 0, 2, 5]).m2],
     "dropout": lambda x, dy, w, m: [nf.dropout(x.astype(np.float16), 0.4, rng=1), nf.dropout(x, 0.4, rng=1, axis=(0, 1))],
+    "bias and dropout": lambda x, dy, w, m: bias_and_dropout(x, dy, w, "gelu"),
     "activation": lambda x, dy, w, m: [nf.activation(x, "silu"), nf.activation_backward(dy, x[:, ::-1], "silu")],
 }  # fmt: skip
+
+
+def bias_and_dropout(x, dy, bias, name):
+    y, mask = nf.bias_activation_dropout_forward(x, bias, p=0.3, rng=2, activation=name)
+    return [y, *nf.bias_activation_dropout_backward(dy, x, mask, bias, activation=name)]
 
 
 def both(forward, backward, x, dy, *positional, **options):

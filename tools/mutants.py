@@ -30,27 +30,29 @@ from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 600  # seconds for the tests of one mutant
-NORMS = ["norms", "errors", "edges", "operations", "layouts"]
+NORMS = ["norms", "errors", "edges", "operations", "layouts", "pieces", "trust/fuzz_norms"]
 TESTS = {  # of each module of ops, the quickest and most telling first; NORMS for the others
-    "_arrays": ["layouts", "edges", "errors", "containers"],
+    "_arrays": ["layouts", "edges", "errors", "containers", "trust/wrong_arguments", "trust/fuzz_norms"],
     "_device": ["errors", "array_api"],
-    "_epilogue": ["norms", "fuse", "errors"],
+    "_epilogue": ["norms", "fuse", "errors", "trust/fuzz_norms"],
     "_foreign": ["containers", "array_api", "xarray", "errors"],
-    "_norm": ["norms", "masks", "halves", "errors", "edges", "layouts"],
+    "_norm": ["norms", "masks", "halves", "errors", "edges", "layouts", "pieces", "trust/fuzz_norms"],
+    "_pickles": ["moments", "masks", "randomness", "trust/damaged_pickles"],
     "_pieces": ["pieces", "halves", "norms", "layouts"],
     "_share": ["mpi"],
-    "_statistics": ["moments", "masks", "norms"],
-    "_stats": ["norms", "moments", "pieces"],
-    "activation": ["norms", "edges", "errors"],
-    "alpha_dropout": ["alpha_dropout", "errors"],
-    "bias_activation_dropout": ["operations", "errors", "layers"],
-    "covariance": ["covariance", "whitening", "errors"],
-    "dropout": ["dropout", "masks", "errors", "layouts", "randomness"],
-    "fused": ["fused", "errors", "operations"],
-    "group_norm": ["norms", "masks", "halves", "errors", "operations"],
-    "mean_variance_norm": ["errors", "onnx", "operations"],
-    "moments": ["moments", "errors", "containers"],
-    "scaling": ["scaling", "preprocessing"],
+    "_statistics": ["moments", "masks", "norms", "trust/fuzz_statistics"],
+    "_stats": ["norms", "moments", "pieces", "trust/damaged_pickles"],
+    "activation": ["norms", "edges", "errors", "trust/fuzz_elements"],
+    "alpha_dropout": ["alpha_dropout", "errors", "trust/fuzz_elements"],
+    "bias_activation_dropout": ["operations", "errors", "layers", "pieces", "trust/fuzz_elements"],
+    "covariance": ["covariance", "whitening", "errors", "trust/fuzz_statistics"],
+    "dropout": ["dropout", "masks", "errors", "layouts", "randomness", "trust/fuzz_elements", "trust/damaged_pickles"],
+    "fused": ["fused", "errors", "operations", "trust/fuzz_norms"],
+    "group_norm": ["norms", "masks", "halves", "errors", "operations", "layouts", "pieces", "trust/fuzz_norms"],
+    "lp_norm": ["norms", "errors", "edges", "operations", "layouts", "pieces", "trust/fuzz_elements"],
+    "mean_variance_norm": ["errors", "onnx", "operations", "layouts", "trust/fuzz_norms"],
+    "moments": ["moments", "errors", "containers", "trust/fuzz_statistics", "trust/damaged_pickles"],
+    "scaling": ["scaling", "preprocessing", "trust/fuzz_statistics"],
     "sequences": ["layers", "errors"],
     "whitening": ["whitening", "preprocessing", "errors"],
 }
@@ -61,7 +63,8 @@ def tests_of(module):
     if module.parent.name == "kernels":
         return [["tests/kernels"]]
     chosen = {"operations": "float32 and not numba"}  # whose exact results take long
-    return [[f"tests/test_{name}.py", "-k", chosen.get(name, "not numba")] for name in TESTS.get(module.stem, NORMS)]
+    places = {name: Path("tests", name) for name in TESTS.get(module.stem, NORMS)}
+    return [[str(place.with_name(f"test_{place.name}.py")), "-k", chosen.get(name, "not numba")] for name, place in places.items()]
 
 
 def annotations(source):
@@ -135,7 +138,8 @@ def judge(folder, path, operator, number):
     lines = difflib.unified_diff(original.splitlines(), changed.splitlines(), lineterm="", n=0)
     diff = [line for line in lines if line[:3] not in ("---", "+++")]
     result = {"file": path.as_posix(), "operator": operator, "number": number, "diff": diff}
-    environment = os.environ | {"PYTHONPATH": str(folder), "NORMFAST_TEST_KERNELS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"NORMFAST_TEST_KERNELS": "1", "NORMFAST_TEST_SEED": "1"}  # the same data each time: what is killed is the mutant's fault
     start = time.perf_counter()
     target.write_text(changed)
     try:
