@@ -139,7 +139,7 @@ def judge(folder, path, operator, number):
     diff = [line for line in lines if line[:3] not in ("---", "+++")]
     result = {"file": path.as_posix(), "operator": operator, "number": number, "diff": diff}
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment |= {"NORMFAST_TEST_KERNELS": "1", "NORMFAST_TEST_SEED": "1"}  # the same data each time: what is killed is the mutant's fault
+    environment |= {"NORMFAST_TEST_KERNELS": "1", "NORMFAST_TEST_SEED": "1"}  # the same data each time: a failure is the mutant's
     start = time.perf_counter()
     target.write_text(changed)
     try:
