@@ -24,6 +24,18 @@ def pytest_report_header():
     return [f"normfast {nf.__version__}: {nf.show_config('dicts')['engines']}"]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """`pytest -n 2`: a file stays in one process, and so does all that Numba compiles, which would take minutes in each."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "numba" if "numba" in nodeid else nodeid.split("::")[0]
+
+    return Scheduling(config, log)
+
+
 @pytest.fixture(autouse=True)
 def same_default():
     """What a test sets for the whole process (the demo does) is not the next one's affair."""
