@@ -247,6 +247,20 @@ def test_rows_without_centring(engine, dtype, rng):
             agree(function(x), expected, f"{name} {rows} x {n}", units=6.0)
 
 
+@pytest.mark.parametrize(("dtype", "value"), [(np.float32, 3e38), (np.float64, -1.7e308)])
+def test_constants_near_the_end_of_the_type(engine, dtype, value):
+    """y is the bias and dx is 0 also where mean / sqrt(eps) is beyond the type."""
+    x, dy = np.full((6, 4, 10), value, dtype), np.ones((6, 4, 10), dtype)
+    for eps in (1e-30, 0.0):
+        for name in ("layer", "batch", "group", "instance"):
+            options = {"num_groups": 2} if name == "group" else {}
+            y, stats = getattr(nf, f"{name}_norm_forward")(x, **options, eps=eps)
+            assert (y == 0).all(), name
+            assert (getattr(nf, f"{name}_norm_backward")(dy, x, stats, **options).dx == 0).all(), name
+        columns, stats = nf.batch_norm_forward(x.reshape(-1, 10), eps=eps)
+        assert (columns == 0).all()
+
+
 @pytest.mark.parametrize("ord", [2, 1, np.inf, -np.inf, 0, 3])
 def test_lp_gradients(engine, dtype, ord, rng, monkeypatch):
     """Against the formula, in new memory and in place, past the caches and through them; extreme, empty and NaN rows among the others."""

@@ -10,14 +10,17 @@ def centre(mean, rstd, like):
     `high` is the mean rounded to that type and `low` carries what the rounding lost: without it |mean| / std = 1e5 costs 4e-3 in
     float32. scale is 1 unless rstd nears the ends of the type.
     """
-    scale = scale_of(rstd, like)
+    scale = scale_of(mean, rstd, like)
     high, r, low = centre_scaled(mean, rstd, scale, like)
     return scale, high, r, low
 
 
-def scale_of(rstd, like):
-    """The power of two by which values of that deviation are multiplied, in the type of `like`."""
-    return unit_scale(1.0 / rstd, like) if rstd != 0.0 and not 1e-12 < rstd < 1e12 else 1.0
+def scale_of(mean, rstd, like):
+    """The power of two by which values of that mean and deviation are multiplied, in the type of `like`."""
+    if rstd == 0.0 or 1e-12 < rstd < 1e12:
+        return 1.0
+    scale = unit_scale(1.0 / rstd, like)
+    return scale if abs(cast(mean * scale, like)) <= LARGEST else 1.0  # beyond it all values are the mean
 
 
 def centre_scaled(mean, rstd, scale, like):
@@ -27,11 +30,11 @@ def centre_scaled(mean, rstd, scale, like):
     return high, r, (high - mean * scale) * r
 
 
-def column_scales(n, rstd, like, scale):
+def column_scales(n, mean, rstd, like, scale):
     """The scale of each column; returns whether one is not 1. Apart from the factors, whose loops vectorize without it."""
     scaled = 0
     for j in range(n):
-        scale[j] = scale_of(rstd[j], like)
+        scale[j] = scale_of(mean[j], rstd[j], like)
         if scale[j] != 1.0:
             scaled = 1
     return scaled
@@ -39,7 +42,7 @@ def column_scales(n, rstd, like, scale):
 
 def column_factors(n, mean, rstd, weight, bias, like, scale, high, a, a_low, b):
     """Factors of y = (x * scale - high) * (a + a_low) + b for each column; returns whether a scale is not 1."""
-    scaled = column_scales(n, rstd, like, scale)
+    scaled = column_scales(n, mean, rstd, like, scale)
     for j in range(n):
         h, r, low = centre_scaled(mean[j], rstd[j], scale[j], like)
         f = r * weight[j]
@@ -52,7 +55,7 @@ def column_factors(n, mean, rstd, weight, bias, like, scale, high, a, a_low, b):
 
 def column_centres(n, mean, rstd, like, scale, high):
     """Factors of d = x * scale - high for each column; returns whether a scale is not 1."""
-    scaled = column_scales(n, rstd, like, scale)
+    scaled = column_scales(n, mean, rstd, like, scale)
     for j in range(n):
         high[j] = mean[j] * scale[j]
     return scaled
@@ -60,7 +63,7 @@ def column_centres(n, mean, rstd, like, scale, high):
 
 def column_gradient_factors(n, mean, rstd, weight, c1, c2, like, scale, high, a, p, q):
     """Factors of dx = rstd * (dy * weight - c1 - xhat * c2) = dy * a + (x * scale - high) * p + q; whether a scale is not 1."""
-    scaled = column_scales(n, rstd, like, scale)
+    scaled = column_scales(n, mean, rstd, like, scale)
     for j in range(n):
         h, r, low = centre_scaled(mean[j], rstd[j], scale[j], like)
         high[j] = h

@@ -1,18 +1,19 @@
 cimport cython
 from cython cimport floating
-from .moments cimport unit_scale
+from .moments cimport LARGEST, unit_scale
 from .primitives cimport cast, lane, row
 
 @cython.locals(scale=double, high=double, r=double, low=double)
 cdef (double, double, double, double) centre(double mean, double rstd, lane like) noexcept nogil
 
-cdef double scale_of(double rstd, lane like) noexcept nogil
+@cython.locals(scale=double)
+cdef double scale_of(double mean, double rstd, lane like) noexcept nogil
 
 @cython.locals(high=double, r=double)
 cdef (double, double, double) centre_scaled(double mean, double rstd, double scale, lane like) noexcept nogil
 
 @cython.locals(j=Py_ssize_t, scaled=bint)
-cdef bint column_scales(Py_ssize_t n, double* rstd, floating like, floating* scale) noexcept nogil
+cdef bint column_scales(Py_ssize_t n, double* mean, double* rstd, floating like, floating* scale) noexcept nogil
 
 @cython.locals(j=Py_ssize_t, h=double, r=double, low=double, f=double, scaled=bint)
 cdef bint column_factors(
