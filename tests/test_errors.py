@@ -9,6 +9,7 @@ X = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
 LN, BN = nf.layer_norm_forward(X)[1], nf.batch_norm_forward(X)[1]
 GN, IN = nf.group_norm_forward(X, 2)[1], nf.instance_norm_forward(X)[1]
 MASK = nf.dropout_forward(X, 0.5, rng=0)[1]
+LARGER = np.zeros((7, 4), np.float32)
 READ_ONLY = np.zeros((6, 4), np.float32)
 READ_ONLY.flags.writeable = False
 SELF_OVERLAPPING = np.lib.stride_tricks.as_strided(np.zeros(4, np.float32), (6, 4), (0, 4), writeable=True)
@@ -120,6 +121,8 @@ def test_forward(function, call, error, text):
         (lambda: nf.dropout(X, mask=np.ones((4, 6), bool)), ValueError, r"x has shape \(6, 4\) and the mask has \(4, 6\)"),
         (lambda: nf.dropout(X, 0.3, mask=MASK), ValueError, "drawn with p=0.5 and p=0.3 is asked for"),
         (lambda: nf.dropout_backward(X[:2], MASK), ValueError, r"dy has shape \(2, 4\) and the mask has \(6, 4\)"),
+        (lambda: nf.bias_activation_dropout_backward(X[:2], X[:2], MASK), ValueError, r"x has shape \(2, 4\) and the mask has \(6, 4\)"),
+        (lambda: nf.bias_activation_dropout_backward(LARGER, LARGER, MASK), ValueError, r"\(7, 4\) and the mask has \(6, 4\)"),
         (lambda: nf.dropout_backward(X, np.ones((6, 4), bool)), TypeError, "mask must be the DropoutMask .* got ndarray"),
         (lambda: nf.moments(np.array(["a"])), TypeError, "got dtype <U1"),
         (lambda: nf.moments(np.array([1j])), TypeError, "x must be real"),

@@ -53,7 +53,7 @@ TESTS = {  # of each module of ops, the quickest and most telling first; NORMS f
     "mean_variance_norm": ["errors", "onnx", "operations", "layouts", "trust/fuzz_norms"],
     "moments": ["moments", "errors", "containers", "trust/fuzz_statistics", "trust/damaged_pickles"],
     "scaling": ["scaling", "preprocessing", "trust/fuzz_statistics"],
-    "sequences": ["layers", "errors"],
+    "sequences": ["masks", "layers", "errors"],
     "whitening": ["whitening", "preprocessing", "errors"],
 }
 
