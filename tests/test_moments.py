@@ -212,3 +212,12 @@ def test_bytes_and_pickles():
             assert copy.mean.tobytes() == m.mean.tobytes()
             assert copy.m2.tobytes() == m.m2.tobytes()
     assert nf.moments([1.0, 3.0]).to_bytes() == b"nf-mom\0\x01" + bytes(16) + b"\x01" + bytes(7) + np.array([2.0, 2.0, 2.0]).tobytes()
+
+
+@pytest.mark.parametrize(("place", "number"), [(0, -1.0), (0, -0.5), (0, 2.0**63), (0, np.nan), (2, -1e-300)])
+def test_bytes_that_no_moments_have(place, number):
+    data = nf.moments([1.0, 3.0]).to_bytes()
+    values = np.frombuffer(data, "<f8", offset=32).copy()
+    values[place] = number
+    with pytest.raises(ValueError, match="counts and squares must be 0 or more"):
+        nf.Moments.from_bytes(data[:32] + values.tobytes())

@@ -30,11 +30,11 @@ from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 600  # seconds for the tests of one mutant
-NORMS = ["norms", "errors", "edges", "operations", "layouts", "pieces", "trust/fuzz_norms"]
+NORMS = ["norms", "errors", "edges", "operations", "layouts", "pieces", "ways", "trust/fuzz_norms"]
 TESTS = {  # of each module of ops, the quickest and most telling first; NORMS for the others
     "_arrays": ["layouts", "edges", "errors", "containers", "trust/wrong_arguments", "trust/fuzz_norms"],
     "_device": ["errors", "array_api"],
-    "_epilogue": ["norms", "fuse", "errors", "trust/fuzz_norms"],
+    "_epilogue": ["norms", "edges", "errors", "layouts", "trust/fuzz_norms", "fuse"],
     "_foreign": ["containers", "array_api", "xarray", "errors"],
     "_norm": ["norms", "masks", "halves", "errors", "edges", "layouts", "pieces", "trust/fuzz_norms"],
     "_pickles": ["moments", "masks", "randomness", "trust/damaged_pickles"],
@@ -46,12 +46,12 @@ TESTS = {  # of each module of ops, the quickest and most telling first; NORMS f
     "alpha_dropout": ["alpha_dropout", "errors", "trust/fuzz_elements"],
     "bias_activation_dropout": ["operations", "errors", "layers", "pieces", "trust/fuzz_elements"],
     "covariance": ["covariance", "whitening", "errors", "trust/fuzz_statistics"],
-    "dropout": ["dropout", "masks", "errors", "layouts", "randomness", "trust/fuzz_elements", "trust/damaged_pickles"],
-    "fused": ["fused", "errors", "operations", "trust/fuzz_norms"],
-    "group_norm": ["norms", "masks", "halves", "errors", "operations", "layouts", "pieces", "trust/fuzz_norms"],
+    "dropout": ["dropout", "masks", "errors", "layouts", "randomness", "ways", "trust/fuzz_elements", "trust/damaged_pickles"],
+    "fused": ["fused", "errors", "operations", "ways", "trust/fuzz_norms"],
+    "group_norm": ["norms", "masks", "halves", "errors", "operations", "layouts", "pieces", "ways", "trust/fuzz_norms"],
     "lp_norm": ["norms", "errors", "edges", "operations", "layouts", "pieces", "trust/fuzz_elements"],
     "mean_variance_norm": ["errors", "onnx", "operations", "layouts", "trust/fuzz_norms"],
-    "moments": ["moments", "errors", "containers", "trust/fuzz_statistics", "trust/damaged_pickles"],
+    "moments": ["moments", "errors", "containers", "ways", "trust/fuzz_statistics", "trust/damaged_pickles"],
     "scaling": ["scaling", "preprocessing", "trust/fuzz_statistics"],
     "sequences": ["masks", "layers", "errors"],
     "whitening": ["whitening", "preprocessing", "errors"],
