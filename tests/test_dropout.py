@@ -164,3 +164,24 @@ def test_every_start_length_and_place(compiled_engine, rng):
         assert (memory[before + n :] == 7).all(), place
         assert (mask.toarray() == keep).all(), place
         assert (nf.dropout_backward(y, mask, out=y) == np.where(keep, x * dtype(mask.scale) * dtype(mask.scale), 0)).all(), place
+
+
+def test_masks_of_every_kind_in_fused_blocks(engine, rng):
+    """Drawn, shared along axes, continued and given masks, of arrays in any order of memory, leave what `dropout` leaves."""
+    x, bias = rng.standard_normal((6, 8, 40)), rng.standard_normal(40)
+    masks = [
+        nf.dropout_forward(x, 0.4, rng=1)[1], nf.dropout_forward(x, 0.4, rng=1, offset=37)[1], nf.dropout_forward(x, 0.4, rng=1, axis=1)[1],
+        nf.dropout_forward(x, 0.4, rng=1, axis=(0, 2))[1], nf.dropout_forward(x, mask=rng.random(x.shape) < 0.6)[1],
+        nf.dropout_forward(x, 0.0, rng=1)[1], nf.dropout_forward(x, 1.0, rng=1)[1],
+    ]  # fmt: skip
+    for mask in masks:
+        for own in (x, np.asfortranarray(x)):
+            expected = nf.dropout(own + bias, mask.p, mask=mask)
+            assert np.allclose(
+                nf.bias_activation_dropout(own, bias, activation="identity", p=mask.p, mask=mask), expected, rtol=1e-14, atol=1e-14
+            )
+            z = expected + own
+            y = nf.dropout_add_rms_norm(own + bias, own, p=mask.p, mask=mask, eps=0.0)
+            assert np.allclose(y, z / np.sqrt((z * z).mean(axis=-1, keepdims=True)), rtol=1e-12, atol=1e-12)
+            gradient = nf.bias_activation_dropout_backward(x, own, mask, bias, activation="identity").dx
+            assert np.allclose(gradient, nf.dropout_backward(x, mask), rtol=1e-14, atol=1e-14)

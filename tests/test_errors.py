@@ -40,6 +40,7 @@ NORM_CASES = [
     (lambda f: f(X, eps=-1e-5), ValueError, "eps must be a finite number of 0 or more, got -1e-05"),
     (lambda f: f(X, eps=np.nan), ValueError, "eps must be a finite number"),
     (lambda f: f(X, eps="small"), TypeError, "eps must be a number, got str"),
+    (lambda f: f(X, eps="1"), TypeError, "eps must be a number, got str"),
     (lambda f: f(np.float32(1)), ValueError, "out of bounds for array of dimension 0"),
 ]
 

@@ -221,3 +221,8 @@ def test_bytes_that_no_moments_have(place, number):
     values[place] = number
     with pytest.raises(ValueError, match="counts and squares must be 0 or more"):
         nf.Moments.from_bytes(data[:32] + values.tobytes())
+
+
+def test_bytes_of_another_length():
+    with pytest.raises(ValueError, match=r"moments of shape \(4,\) have 112 bytes, got 111"):
+        nf.Moments.from_bytes(nf.moments(np.zeros((3, 4)), 0).to_bytes()[:-1])

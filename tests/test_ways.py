@@ -9,8 +9,10 @@ from normfast import engines
 RNG = np.random.default_rng(0)
 X, IMAGES = RNG.standard_normal((4, 8, 32), np.float32), RNG.standard_normal((4, 8, 16, 16), np.float32)
 NHWC, HALVES, FLAGS = np.ascontiguousarray(IMAGES.transpose(0, 2, 3, 1)), X.astype(np.float16), np.ones((4, 8, 1), bool)
+WIDE = RNG.standard_normal((8, 16, 16, 16), np.float32).astype(np.float16)
 ONES = np.ones(32, np.float32)
 LAYER, BATCH, GROUP = nf.layer_norm_forward(X)[1], nf.batch_norm_forward(IMAGES)[1], nf.group_norm_forward(IMAGES, 2)[1]
+_, SUM, STATS = nf.add_layer_norm_forward(X, X)
 MASK = nf.dropout_forward(X, 0.3, rng=0)[1]
 IN_TWO_STEPS = ["scaled_moments", "batch_norm"]
 
@@ -21,6 +23,8 @@ WAYS = {
     "layer norm's gradient": (lambda: nf.layer_norm_backward(X, X, LAYER, ONES), ["layer_norm_gradients_at_once"]),
     "rms norm": (lambda: nf.rms_norm(X), ["layer_norm_at_once"]),
     "batch norm": (lambda: nf.batch_norm_forward(IMAGES), ["batch_norm_forward"]),
+    "batch norm, 16 bits": (lambda: nf.batch_norm_forward(WIDE), ["batch_norm_forward"]),
+    "group norm, 16 bits": (lambda: nf.group_norm(WIDE, 2), ["group_norm_forward"]),
     "batch norm, relu": (lambda: nf.batch_norm_forward(IMAGES, activation="relu"), ["batch_norm_forward"]),
     "batch norm, own activation": (lambda: nf.batch_norm_forward(IMAGES, activation=(np.abs, np.sign)), ["batch_norm_forward"]),
     "batch norm, NHWC": (lambda: nf.batch_norm_forward(NHWC, axis=-1), ["batch_norm_forward"]),
@@ -42,6 +46,7 @@ WAYS = {
     "dropout's gradient": (lambda: nf.dropout_backward(X, MASK), ["dropout_at_once"]),
     "sum and norm": (lambda: nf.add_layer_norm(X, X), ["add_norm_at_once"]),
     "dropout, sum and norm": (lambda: nf.dropout_add_rms_norm(X, X, p=0.3, rng=0), ["add_norm_at_once"]),
+    "the gradient of sum and norm": (lambda: nf.add_layer_norm_backward(X, SUM, STATS, ONES), ["add_norm_gradients_at_once"]),
     "bias, activation and dropout": (lambda: nf.bias_activation_dropout(X, ONES, p=0.3, rng=0), ["bias_activation"]),
     "moments": (lambda: nf.moments(X, 0), ["moments"]),
     "moments, where": (lambda: nf.moments(X, 0, where=X > 0), ["scaled_moments"]),
