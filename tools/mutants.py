@@ -29,7 +29,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).parents[1]
-TIMEOUT = 600  # seconds for the tests of one mutant
+TIMEOUT = 240  # seconds for the tests of one mutant
 NORMS = ["norms", "errors", "edges", "operations", "layouts", "pieces", "ways", "trust/fuzz_norms"]
 TESTS = {  # of each module of ops, the quickest and most telling first; NORMS for the others
     "_arrays": ["layouts", "edges", "errors", "containers", "trust/wrong_arguments", "trust/fuzz_norms"],
