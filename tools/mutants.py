@@ -36,7 +36,7 @@ TESTS = {  # of each module of ops, the quickest and most telling first; NORMS f
     "_device": ["errors", "array_api"],
     "_epilogue": ["norms", "edges", "errors", "layouts", "trust/fuzz_norms", "fuse"],
     "_foreign": ["containers", "array_api", "xarray", "errors"],
-    "_norm": ["norms", "masks", "halves", "errors", "edges", "layouts", "pieces", "trust/fuzz_norms"],
+    "_norm": ["norms", "masks", "halves", "errors", "edges", "layouts", "pieces", "operations", "trust/fuzz_norms"],
     "_pickles": ["moments", "masks", "randomness", "trust/damaged_pickles"],
     "_pieces": ["pieces", "halves", "norms", "layouts"],
     "_share": ["mpi"],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from kernels_in_python import BAD, EXTREMES, NUMPY, PYTHON, data, judge, plain
 
-SHAPES = [(1, 1), (5, 2), (3, 31), (2, 33), (5, 70), (6, 257), (1, 1024), (1, 1025), (1, 2600), (67, 3)]  # rows of n values
+SHAPES = [(1, 1), (5, 2), (3, 31), (2, 33), (5, 70), (6, 257), (1, 1024), (1, 1025), (1, 2600), (67, 3), (40, 60)]  # rows of n values
 
 
 def units(n):
