@@ -18,6 +18,13 @@ REDUCED = (1, 3)
 ROOT_HALF = math.sqrt(0.5)
 
 
+def average(x, axes):
+    """Mean over the axes, which are kept: NumPy sums pairwise along contiguous rows, and one by one along other axes."""
+    rows = np.moveaxis(x, axes, range(-len(axes), 0))
+    shape = (*rows.shape[: -len(axes)], math.prod(rows.shape[-len(axes) :]))
+    return np.expand_dims(np.ascontiguousarray(rows).reshape(shape).mean(axis=-1), axes)
+
+
 def deviations(x, axes):
     """Mean and x - mean, of x times a power of two that keeps squares within reach, and that power; axes are kept."""
     largest = np.abs(x.real).max(axis=axes, keepdims=True, initial=0.0)
@@ -28,8 +35,9 @@ def deviations(x, axes):
     start = one + (few - one).mean(axis=axes, keepdims=True)
     start = np.where(np.isfinite(start), start, one)
     d = x - start  # exact for neighbours, so that a constant has deviation 0 and its own mean
-    mean = d.mean(axis=axes, keepdims=True)
-    return start + mean, d - mean, scale
+    mean = average(d, axes)
+    centre = start + mean
+    return centre, (x - centre) - ((start - centre) + mean), scale  # less what the centre's rounding took
 
 
 def normalized(x, axes, eps):
@@ -38,7 +46,7 @@ def normalized(x, axes, eps):
     Without variance and eps rstd is 0.
     """
     mean, d, scale = deviations(x, axes)
-    var, rstd = inverse_deviation((d * d).mean(axis=axes, keepdims=True), scale, eps)
+    var, rstd = inverse_deviation(average(d * d, axes), scale, eps)
     xhat = np.where(d == 0, d, d * (rstd / scale))  # of a constant near the type's maximum rstd / scale is infinite
     return xhat, mean / scale, var, rstd
 
