@@ -26,8 +26,13 @@ def pytest_report_header():
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """`pytest -n 2`: a file stays in one process, and so does all that Numba compiles, which would take minutes in each."""
+    """`pytest -n 2`: a file stays in one process, and so does all that Numba compiles, which would take minutes in each.
+
+    By name, not by number of tests: the files of few tests that take minutes (a browser, a simulator of a GPU) would be last, and alone.
+    """
     from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
