@@ -17,10 +17,15 @@ def centre(mean, rstd, like):
 
 def scale_of(mean, rstd, like):
     """The power of two by which values of that mean and deviation are multiplied, in the type of `like`."""
-    if rstd == 0.0 or 1e-12 < rstd < 1e12:
+    if rstd == 0.0 or usual(rstd):
         return 1.0
     scale = unit_scale(1.0 / rstd, like)
     return scale if abs(cast(mean * scale, like)) <= LARGEST else 1.0  # beyond it all values are the mean
+
+
+def usual(rstd):
+    """Whether the squares of values of such a deviation are far from the ends of float32."""
+    return 1e-12 < rstd < 1e12
 
 
 def centre_scaled(mean, rstd, scale, like):
@@ -32,6 +37,13 @@ def centre_scaled(mean, rstd, scale, like):
 
 def column_scales(n, mean, rstd, like, scale):
     """The scale of each column; returns whether one is not 1. Apart from the factors, whose loops vectorize without it."""
+    counted = 0
+    for j in range(n):
+        counted += usual(rstd[j])
+    if counted == n:  # nearly always, and by loops that vectorize
+        for j in range(n):
+            scale[j] = 1.0
+        return 0
     scaled = 0
     for j in range(n):
         scale[j] = scale_of(mean[j], rstd[j], like)

@@ -140,6 +140,7 @@ def affine_runs(x, lo, hi, r, c, s, splits, scale, high, a, a_low, b, code, y, s
     The factors are those of the channels. Short runs go past the caches together, since they end within a cache line.
     """
     group = PART // s if streamed and s <= SHORT else 0
+    past = streamed and group <= 1
     run = lo // splits
     part = lo % splits
     channel = run % c
@@ -151,10 +152,13 @@ def affine_runs(x, lo, hi, r, c, s, splits, scale, high, a, a_low, b, code, y, s
         right = s * (part + 1) // splits if splits > 1 else s
         k = q + channel
         target = chunk(buffer, beside * s, PART) if group > 1 else chunk(row(y, run, s), left, right)
-        affine_sweep(
-            chunk(row(x, run, s), left, right), right - left, scale[k], high[k], a[k], a_low[k], b[k], code,
-            chunk(row(x, run, s), left, right), target, streamed and group <= 1, buffer,
-        )  # fmt: skip
+        own = chunk(row(x, run, s), left, right)
+        if code == IDENTITY and not past:
+            affine_run(own, right - left, scale[k], high[k], a[k], a_low[k], b[k], target)
+        else:
+            affine_sweep(
+                own, right - left, scale[k], high[k], a[k], a_low[k], b[k], code, own, target, past, buffer,
+            )  # fmt: skip
         beside += 1
         if group > 1 and (beside == group or i + 1 == hi):
             stream(buffer, beside * s, row(y, run + 1 - beside, s))

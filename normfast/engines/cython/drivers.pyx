@@ -191,12 +191,17 @@ def slab_affine(
     ndarray work_factors, int code, ndarray y, bint streamed, ndarray buffers, int threads
 ):
     """work_factors is working space, (5, channels) of x's type."""
-    cdef Py_ssize_t parts = PyArray_DIM(x, 0) * splits, s = PyArray_DIM(x, 1), width = PyArray_DIM(buffers, 1), size = PyArray_DIM(mean, 0), t
+    cdef Py_ssize_t parts = PyArray_DIM(x, 0) * splits, s = PyArray_DIM(x, 1), width = PyArray_DIM(buffers, 1), size = PyArray_DIM(mean, 0)
+    cdef Py_ssize_t t, lo
+    cdef int shares = threads if size >= 1024 else 1  # 2048 channels take 5 us; to start a thread takes 1
     cdef floating* f = data(work_factors, like)
     with nogil:
-        factors.column_factors(
-            size, doubles(mean), doubles(rstd), doubles(weight), doubles(bias), like, f, f + size, f + 2 * size, f + 3 * size, f + 4 * size
-        )
+        for t in prange(shares, num_threads=shares, schedule="static"):
+            lo = size * t // shares
+            factors.column_factors(
+                size * (t + 1) // shares - lo, doubles(mean) + lo, doubles(rstd) + lo, doubles(weight) + lo, doubles(bias) + lo, like,
+                f + lo, f + size + lo, f + 2 * size + lo, f + 3 * size + lo, f + 4 * size + lo,
+            )
         for t in prange(threads, num_threads=threads, schedule="static"):
             normalize.affine_runs(
                 data(x, like), parts * t // threads, parts * (t + 1) // threads, r, c, s, splits,

@@ -9,10 +9,12 @@ cdef (double, double, double, double) centre(double mean, double rstd, lane like
 @cython.locals(scale=double)
 cdef double scale_of(double mean, double rstd, lane like) noexcept nogil
 
+cdef bint usual(double rstd) noexcept nogil
+
 @cython.locals(high=double, r=double)
 cdef (double, double, double) centre_scaled(double mean, double rstd, double scale, lane like) noexcept nogil
 
-@cython.locals(j=Py_ssize_t, scaled=bint)
+@cython.locals(j=Py_ssize_t, counted=Py_ssize_t, scaled=bint)
 cdef bint column_scales(Py_ssize_t n, double* mean, double* rstd, floating like, floating* scale) noexcept nogil
 
 @cython.locals(j=Py_ssize_t, h=double, r=double, low=double, f=double, scaled=bint)

@@ -62,7 +62,7 @@ cdef void weighted_gradient_sweep(
 
 @cython.locals(
     group=Py_ssize_t, run=Py_ssize_t, part=Py_ssize_t, channel=Py_ssize_t, sample=Py_ssize_t, q=Py_ssize_t, beside=Py_ssize_t, i=Py_ssize_t,
-    left=Py_ssize_t, right=Py_ssize_t, k=Py_ssize_t, target="floating*")
+    left=Py_ssize_t, right=Py_ssize_t, k=Py_ssize_t, past=bint, own="floating*", target="floating*")
 cdef void affine_runs(
     floating* x, Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s, Py_ssize_t splits, floating* scale,
     floating* high, floating* a, floating* a_low, floating* b, int code, floating* y, bint streamed, floating* buffer) noexcept nogil
