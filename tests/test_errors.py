@@ -1,5 +1,7 @@
 """Wrong input raises ValueError or TypeError that says what came and what is needed, and nothing is written."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -235,3 +237,14 @@ def test_nothing_is_written_when_something_is_wrong():
         nf.update_running(mean, var, BN, momentum=7)
     assert (mean == 0).all()
     assert (var == 1).all()
+
+
+BY_NAME = {"out", "h_out", "dresidual_out", "dh", "where", "eps", "rng", "nan_policy", "weights", "ddof"}
+
+
+@pytest.mark.parametrize("name", [name for name in nf.__all__ if inspect.isfunction(getattr(nf, name))])
+def test_every_argument_may_be_named_and_options_must_be(name):
+    """So that no array lands in `out` because one before it was left out."""
+    kinds = {parameter.name: parameter.kind for parameter in inspect.signature(getattr(nf, name)).parameters.values()}
+    assert inspect.Parameter.POSITIONAL_ONLY not in kinds.values()
+    assert {kinds[option] for option in BY_NAME & kinds.keys()} <= {inspect.Parameter.KEYWORD_ONLY}
