@@ -158,6 +158,17 @@ def browser():
         running.close()
 
 
+WIDTHS = """() => new Promise(tell => {
+    const start = Date.now()
+    const look = () => {
+        const widths = [document.documentElement.scrollWidth, window.innerWidth]
+        if (widths[0] <= widths[1] || Date.now() > start + 5000) tell(widths)
+        else requestAnimationFrame(look)
+    }
+    look()
+})"""  # of the content and of the window, once one fits into the other: a script lays wide tables into frames that scroll, after the load
+
+
 class Watched:
     """A page of the browser, and what goes wrong while it is used."""
 
@@ -178,7 +189,7 @@ class Watched:
         formulas = (
             "[...document.querySelectorAll('math')].filter(one => one.checkVisibility() && !one.getBoundingClientRect().width).length"
         )
-        content, window = self.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        content, window = self.page.evaluate(WIDTHS)
         self.wrong += [f"does not show: {source}" for source in self.page.evaluate(pictures)]
         self.wrong += [f"{number} empty formulas" for number in [self.page.evaluate(formulas)] if number]
         return self.wrong + [f"{content} wide in a window of {window}"] * (content > window)
