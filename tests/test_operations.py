@@ -1,5 +1,6 @@
 """Every operation x {forward, backward} x dtype x engine within its bound, and the page of the figures without holes."""
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,22 @@ def test_complex_steps_agree_with_the_oracle():
     for actual, expected in zip(exact(case, "backward", "float64", "float64"), (dx, dxhat.sum(axis=0), db.sum(axis=0)), strict=True):
         agree(actual, expected, case.name, units=16)
         assert actual.dtype == np.longdouble
+
+
+@pytest.mark.parametrize("name", [name for name in nf.__all__ if f"{name}_forward" in nf.__all__ and name != "batch_norm"])
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_the_short_form_gives_what_the_long_one_gives_first(engine, name, kind):
+    """By the same defaults; parameters that are left out are 1 and 0."""
+    short, long = getattr(nf, name), getattr(nf, f"{name}_forward")
+    names = inspect.signature(short).parameters
+    rng = np.random.default_rng(4)
+    made = {one: rng.standard_normal((4, 8, 8)).astype(kind) for one in ("x", "residual") if one in names}
+    made |= {one: value for one, value in {"num_groups": 2, "rng": 3}.items() if one in names}
+    own = {one: rng.standard_normal(8).astype(kind) for one in ("weight", "bias") if one in names}
+    plain = {one: value for one, value in {"weight": np.ones(8, kind), "bias": np.zeros(8, kind)}.items() if one in names}
+    for given, same in ((own, own), (plain, {})):
+        y, expected = short(**made, **given), long(**made, **same)[0]
+        np.testing.assert_array_equal(y[0] if isinstance(y, tuple) else y, expected)
 
 
 def test_every_operation_is_among_the_cases():
