@@ -5,7 +5,6 @@ thread takes them in their order. A kernel must come to each of them on one way 
 call defined twice. Numba's simulator has no shuffles: there lanes change their values by shared memory too.
 """
 
-import threading
 from functools import cache
 
 from numba import cuda
@@ -21,13 +20,13 @@ if SIMULATED:
 
     @cuda.jit(device=True)
     def shuffled(value, mask):
-        """The value of the thread whose number differs in the bits of the mask. Two sets of slots take turns: one barrier is enough."""
-        slots = cuda.shared.array((2, BLOCK), types.float64)
-        thread = threading.current_thread()
-        turn = thread.turn = 1 - getattr(thread, "turn", 1)
-        slots[turn, cuda.threadIdx.x] = value
+        """The value of the thread whose number differs in the bits of the mask."""
+        slots = cuda.shared.array(BLOCK, types.float64)
+        slots[cuda.threadIdx.x] = value
         cuda.syncthreads()
-        return slots[turn, cuda.threadIdx.x ^ mask]
+        other = slots[cuda.threadIdx.x ^ mask]
+        cuda.syncthreads()
+        return other
 
 else:
 
