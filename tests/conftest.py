@@ -36,7 +36,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return "numba" if "numba" in nodeid else nodeid.split("::")[0]
+            return "numba" if any(word in nodeid for word in ("numba", "test_engines.py", "test_fuse.py")) else nodeid.split("::")[0]
 
     return Scheduling(config, log)
 

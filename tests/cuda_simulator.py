@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 from greenlet import getcurrent, greenlet
+from numba import cuda
 from numba.cuda import types
 from numba.cuda.np.numpy_support import as_dtype
 from numba.cuda.simulator import kernel, kernelapi
@@ -63,6 +64,24 @@ class Threading:
 
 def install():
     """Put these in the place of Numba's."""
+    launch, lent = kernel.FakeCUDAKernel.__call__, []
+
+    def call(function, *arguments):
+        """In place of `FakeCUDAKernel.__call__`, which takes locks to lend a function's module the kernel's `cuda` for the call alone."""
+        running = kernel._kernel_context
+        if running:
+            scope = function.fn.__globals__
+            if scope["cuda"] is not running:
+                lent.append(scope)
+                scope["cuda"] = running
+            return function.fn(*arguments)
+        try:
+            launch(function, *arguments)
+        finally:
+            while lent:
+                lent.pop()["cuda"] = cuda
+
     kernelapi.threading = Threading
+    kernel.FakeCUDAKernel.__call__ = call
     kernel.BlockManager.run = run
     kernelapi.FakeCUDAShared.array = shared_array

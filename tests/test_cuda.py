@@ -41,7 +41,8 @@ def test_the_tests_on_a_device(tmp_path):
     pytest.importorskip("slipcover", reason="slipcover is not installed")
     simulated, lines = not engine_is_there(), tmp_path / "lines.json"
     environment = os.environ | {"NORMFAST_TEST_CUDA": "1", "PYTEST_ADDOPTS": ""} | ({"NUMBA_ENABLE_CUDASIM": "1"} if simulated else {})
-    environment.pop("COVERAGE_PROCESS_CONFIG", None)
+    for name in ("COVERAGE_PROCESS_CONFIG", "PYTEST_XDIST_WORKER"):  # it is neither measured by the one nor part of the other
+        environment.pop(name, None)
     # not coverage, which asks at every line of every module which greenlet runs: 377 s in place of 127
     measured = [sys.executable, "-m", "slipcover", "--source", str(ENGINE), "--json", "--out", str(lines), "-m", "pytest"]
     options = ["-q", "-rs", "--tb=short", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
