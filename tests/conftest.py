@@ -24,9 +24,12 @@ def pytest_report_header():
     return [f"normfast {nf.__version__}: {nf.show_config('dicts')['engines']}"]
 
 
+COMPILING = "numba", "test_engines.py", "test_fuse.py", "test_operations.py"  # and references that engines share
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """`pytest -n 2`: a file stays in one process, and so does all that Numba compiles, which would take minutes in each.
+    """`pytest -n 2`: a file stays in one process, and so does all that Numba compiles, which would take minutes in each of them.
 
     By name, not by number of tests: the files of few tests that take minutes (a browser, a simulator of a GPU) would be last, and alone.
     """
@@ -36,9 +39,15 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return "numba" if any(word in nodeid for word in ("numba", "test_engines.py", "test_fuse.py")) else nodeid.split("::")[0]
+            return "numba" if any(word in nodeid for word in COMPILING) else nodeid.split("::")[0]
 
     return Scheduling(config, log)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen():
+    """A file's collections of garbage leave alone what stands from those before: beside all that Numba made each took a second."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

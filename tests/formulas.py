@@ -3,6 +3,8 @@
 They share nothing with the package.
 """
 
+import functools
+
 import numpy as np
 
 
@@ -11,16 +13,23 @@ def magnitude(x):
     return np.where(x.real < 0, -x, x)
 
 
-def erf(x):
-    """Kummer's series, whose terms have one sign; the imaginary part is a complex step's."""
-    real, n = x.real, 0
-    term = total = real
+@functools.lru_cache(16)
+def kummer(values, dtype):
+    """erf by Kummer's series, whose terms have one sign, and its derivative; kept, since all complex steps of a gradient ask for the same."""
+    x, n = np.frombuffer(values, dtype), 0
+    term = total = x
     while np.abs(term).max() > 1e-21:
         n += 1
-        term = term * 2 * real * real / (2 * n + 1)
+        term = term * 2 * x * x / (2 * n + 1)
         total = total + term
-    slope = np.exp(-real * real) * 2 / np.sqrt(np.longdouble("3.14159265358979323846264338327950288"))
-    return slope * total + (1j * x.imag * slope if np.iscomplexobj(x) else 0)
+    slope = np.exp(-x * x) * 2 / np.sqrt(np.longdouble("3.14159265358979323846264338327950288"))
+    return slope * total, slope
+
+
+def erf(x):
+    """The imaginary part is a complex step's."""
+    value, slope = (part.reshape(x.shape) for part in kummer(x.real.tobytes(), x.real.dtype))
+    return value + (1j * x.imag * slope if np.iscomplexobj(x) else 0)
 
 
 ACTIVATIONS = {

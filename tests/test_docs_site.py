@@ -181,7 +181,7 @@ class Watched:
         page.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else self.wrong.append(request.url))
 
     def complaints(self, file):
-        """Errors, foreign requests, pictures and formulas that do not show, and a page wider than the window."""
+        """Errors, foreign requests, pictures and formulas that do not show, and a page wider than the window, a phone's and a screen's."""
         self.wrong = []
         self.page.goto(self.address + file, wait_until="load", timeout=LIMIT * 1000)
         self.page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
@@ -190,15 +190,17 @@ class Watched:
         formulas = (
             "[...document.querySelectorAll('math')].filter(one => one.checkVisibility() && !one.getBoundingClientRect().width).length"
         )
-        content, window = self.page.evaluate(WIDTHS)
-        self.wrong += [f"does not show: {source}" for source in self.page.evaluate(pictures)]
-        self.wrong += [f"{number} empty formulas" for number in [self.page.evaluate(formulas)] if number]
-        return self.wrong + [f"{content} wide in a window of {window}"] * (content > window)
+        for width in (390, 1280):  # of one load, which takes longer than all the rest
+            self.page.set_viewport_size({"width": width, "height": 844})
+            content, window = self.page.evaluate(WIDTHS)
+            self.wrong += [f"{content} wide in a window of {window}"] * (content > window)
+            self.wrong += [f"does not show: {source}" for source in self.page.evaluate(pictures)]
+            self.wrong += [f"{number} empty formulas" for number in [self.page.evaluate(formulas)] if number]
+        return self.wrong
 
 
-@pytest.mark.parametrize("width", [1280, 390], ids=["screen", "phone"])
-def test_every_page_in_a_browser(browser, address, site, pages, width):
-    page = browser.new_page(viewport={"width": width, "height": 844})
+def test_every_page_in_a_browser(browser, address, site, pages):
+    page = browser.new_page()
     empty = json.loads((site / "search" / "search_index.json").read_text()) | {"docs": []}  # a third of the time: each page reads all of it
     page.route("**/search_index.json", lambda route: route.fulfill(json=empty))
     watched = Watched(page, address)
@@ -214,7 +216,7 @@ def test_the_browser_sees_what_is_wrong(browser, tmp_path):
         page = browser.new_page()
         wrong = " ".join(Watched(page, address).complaints("bad.html"))
         page.close()
-    for part in ("nothing is not defined", "404", "does not show", "empty formulas", "3008 wide"):
+    for part in ("nothing is not defined", "404", "does not show", "empty formulas", "3008 wide in a window of 390", "of 1280"):
         assert part in wrong, wrong
 
 
