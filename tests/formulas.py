@@ -15,7 +15,7 @@ def magnitude(x):
 
 @functools.lru_cache(16)
 def kummer(values, dtype):
-    """erf by Kummer's series, whose terms have one sign, and its derivative; kept, since all complex steps of a gradient ask for the same."""
+    """erf by Kummer's series, whose terms have one sign, and its derivative; kept: all complex steps of a gradient ask for the same."""
     x, n = np.frombuffer(values, dtype), 0
     term = total = x
     while np.abs(term).max() > 1e-21:
