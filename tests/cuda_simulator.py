@@ -2,7 +2,7 @@
 
 Numba's own gives each thread of a block one of the system's, and looks at every one in turn until all of them wait (a reduction over 64
 threads: 0.3 s). Greenlets hand over to one another only at a barrier, at the cost of a call. The order in which they come to it is drawn
-anew for every round, so that a kernel whose threads need a barrier more than it has gives other results.
+anew for every round, so that a kernel that lacks a barrier gives other results.
 """
 
 import random

@@ -39,6 +39,7 @@ def test_the_tests_on_a_device(tmp_path):
     """On a GPU where there is one, else in the simulator, which comes to every line of every kernel."""
     pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
     pytest.importorskip("slipcover", reason="slipcover is not installed")
+    pytest.importorskip("greenlet", reason="greenlet, of which the simulator's threads are made, is not installed")
     simulated, lines = not engine_is_there(), tmp_path / "lines.json"
     environment = os.environ | {"NORMFAST_TEST_CUDA": "1", "PYTEST_ADDOPTS": ""} | ({"NUMBA_ENABLE_CUDASIM": "1"} if simulated else {})
     for name in ("COVERAGE_PROCESS_CONFIG", "PYTEST_XDIST_WORKER"):  # it is neither measured by the one nor part of the other
