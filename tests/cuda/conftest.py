@@ -14,7 +14,7 @@ elif os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
 
 @pytest.fixture(autouse=True)
 def few_threads(monkeypatch):
-    """The simulator runs each thread of a GPU as one of Python's: blocks are small there, and each kernel runs whole all the same."""
+    """The simulator runs the threads of a GPU one after another: blocks are small there, and each kernel runs whole all the same."""
     from normfast.engines.cuda import arrays, copies, dropout, residual, rows
 
     if arrays.SIMULATED:
