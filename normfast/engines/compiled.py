@@ -152,7 +152,7 @@ class CompiledEngine:
         """dx, dweight and dbias; as `layer_norm_at_once`."""
         if self._shortcuts is None:
             return None
-        return self._shortcuts.layer_norm_gradients(dy, x, mean, rstd, weight, axis, centred, out, self.layer_norm_backward)
+        return self._shortcuts.layer_norm_gradients(dy, x, mean, rstd, weight, axis, centred, out, SERIAL, self.layer_norm_backward)
 
     def add_norm_at_once(self, x, residual, weight, bias, axis, eps, centred, out, h_out, draw):
         """y, h, (3, ...) mean, rstd and var, and the mask that `draw` gives, if there is one; as `layer_norm_at_once`."""
@@ -179,6 +179,18 @@ class CompiledEngine:
         if self._shortcuts is None:
             return None
         return self._shortcuts.batch_norm(x, mean, var, weight, bias, axis, eps, code, out, self.batch_norm)
+
+    def group_norm_at_once(self, x, groups, weight, bias, axis, eps, out):
+        """y, (3, samples, groups) mean, rstd and var, and the number of values behind each; as `layer_norm_at_once`."""
+        if self._shortcuts is None:
+            return None
+        return self._shortcuts.group_norm(x, groups, weight, bias, axis, eps, out, self.group_norm_forward)
+
+    def group_norm_gradients_at_once(self, dy, x, mean, rstd, groups, weight, axis, out):
+        """dx, dweight and dbias; as `layer_norm_at_once`."""
+        if self._shortcuts is None:
+            return None
+        return self._shortcuts.group_norm_gradients(dy, x, mean, rstd, groups, weight, axis, out, self.group_norm_backward)
 
     @in_rounds("x", "y", "mean", "rstd", "var")
     def layer_norm_forward(self, x, weight, bias, eps, centred, y, mean, rstd, var):
@@ -293,9 +305,10 @@ class CompiledEngine:
                 x.reshape(-1, c), r, mean, rstd, weight, bias, beside, work, code, y.reshape(-1, c), *self._buffers(y, threads, x), threads
             )
 
-    @in_rounds("x", "dy", "mean", "rstd", "weight", "dx", result="join")
-    def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
-        """Writes dx, which may be dy, and returns dweight and dbias (a, c), float64."""
+    @in_rounds("x", "dy", "mean", "rstd", "weight", "bias", "dx", result="join")
+    def batch_norm_backward(self, dy, x, mean, rstd, weight, bias, code, dx):
+        """Writes dx and returns dweight and dbias (a, c), float64; the code is that of y's activation, which 16-bit values cannot have and
+        without which nobody looks at the bias and dx may be dy."""
         a, r, c, s = x.shape
         if x.itemsize == 2:
             return [values.reshape(a, c) for values in self._half_slab_gradients(dy, x, r, c, s, mean, rstd, weight, 1, dx)]
@@ -305,11 +318,15 @@ class CompiledEngine:
             splits = slab_splits(r, s)
             piece_dy, piece_dy_xhat = np.empty((2, a * c * splits[0] * splits[1]))
             by_channels(self._drivers[x.dtype, x.dtype].slab_backward, x)(
-                dy.reshape(-1, s), x.reshape(-1, s), r, c, *splits, mean.ravel(), rstd.ravel(), weight.ravel(),
+                dy.reshape(-1, s), x.reshape(-1, s), r, c, *splits, mean.ravel(), rstd.ravel(), weight.ravel(), bias.ravel(), code,
                 piece_dy, piece_dy_xhat, dbias.ravel(), dweight.ravel(), c1.ravel(), c2.ravel(), dx.reshape(-1, s),
-                *self._buffers(dx, threads, dy, x), threads,
+                *self._buffers(dx, threads, dy if code == IDENTITY else dx, x), threads,
             )  # fmt: skip
         else:
+            if code != IDENTITY:
+                self.batch_norm(x, mean, rstd, weight, bias, IDENTITY, dx)
+                self.activate_gradient(dy.reshape(-1), dx.reshape(-1), code, dx.reshape(-1))
+                dy = dx
             self.gradient_sums(dy, x, mean, rstd, dbias, dweight)
             self.gradient(dy, x, mean, rstd, weight, weight * dbias / (r * s), weight * dweight / (r * s), dx)
         return dweight, dbias

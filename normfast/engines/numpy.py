@@ -238,6 +238,12 @@ class NumpyEngine:
     def batch_norm_at_once(self, x, mean, var, weight, bias, axis, eps, code, out):
         return None
 
+    def group_norm_at_once(self, x, groups, weight, bias, axis, eps, out):
+        return None
+
+    def group_norm_gradients_at_once(self, dy, x, mean, rstd, groups, weight, axis, out):
+        return None
+
     @in_rounds("x", "mean", "m2")
     def moments(self, x, mean, m2):
         scale = np.empty_like(mean)
@@ -304,8 +310,12 @@ class NumpyEngine:
             xhat = xhat_of(x.astype(np.float64), _wide(mean), _wide(rstd))
             keep(activated(xhat * _wide(weight) + _wide(bias), code), y)
 
-    @in_rounds("x", "dy", "mean", "rstd", "weight", "dx", result="join")
-    def batch_norm_backward(self, dy, x, mean, rstd, weight, dx):
+    @in_rounds("x", "dy", "mean", "rstd", "weight", "bias", "dx", result="join")
+    def batch_norm_backward(self, dy, x, mean, rstd, weight, bias, code, dx):
+        if code != codes.IDENTITY:
+            self.batch_norm(x, mean, rstd, weight, bias, codes.IDENTITY, dx)
+            self.activate_gradient(dy.reshape(-1), dx.reshape(-1), code, dx.reshape(-1))
+            dy = dx
         dbias, dweight = np.empty((2, *mean.shape))
         self.gradient_sums(dy, x, mean, rstd, dbias, dweight)
         count = x.shape[1] * x.shape[3]

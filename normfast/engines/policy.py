@@ -70,6 +70,11 @@ def fused_tiles(rows, n):
     return min(row_tiles(rows, n), max(8, 32768 // n))
 
 
+def takes_groups(groups, s):
+    """Whether groups of so many samples, in runs of s values, are taken as rows: short runs and few rows go as a block instead."""
+    return s >= 16 and groups >= 4
+
+
 def takes_halves(block):
     """Whether a block of 16-bit values, or None, is taken in one call: where its runs are long enough to be widened one by one."""
     if block is None:

@@ -25,10 +25,13 @@ def group_norm_rows(x, weight, bias, k, s, groups, eps, y, mean, rstd, var, lo, 
             a_low = cast(factor * weight[q] - a, like)
             b = cast(low * weight[q] + bias[q], like)
             left = j * s
-            affine_sweep(
-                chunk(xi, left, left + s), s, cast(scale, like), cast(high, like), a, a_low, b, IDENTITY,
-                chunk(row(x, min(i + 1, hi - 1), k * s), left, left + s), chunk(yi, left, left + s), streamed, buffer,
-            )  # fmt: skip
+            own = chunk(xi, left, left + s)
+            target = chunk(yi, left, left + s)
+            if streamed:
+                following = chunk(row(x, min(i + 1, hi - 1), k * s), left, left + s)
+                affine_sweep(own, s, cast(scale, like), cast(high, like), a, a_low, b, IDENTITY, following, target, True, buffer)
+            else:  # runs may be short, and a sweep costs as much as 64 values
+                affine_run(own, s, cast(scale, like), cast(high, like), a, a_low, b, target)
 
 
 def group_norm_gradient_rows(dy, x, mean, rstd, weight, k, s, groups, sum_dy, sum_dy_xhat, dx, lo, hi, streamed, buffer):
@@ -55,7 +58,10 @@ def group_norm_gradient_rows(dy, x, mean, rstd, weight, k, s, groups, sum_dy, su
         for j in range(k):
             a = cast(weight[i % groups * k + j] * rstd[i], like)
             left = j * s
-            gradient_sweep(
-                chunk(dyi, left, left + s), chunk(xi, left, left + s), s, cast(scale, like), cast(high, like), a, p, q,
-                chunk(row(dx, i, k * s), left, left + s), streamed, buffer,
-            )  # fmt: skip
+            own_dy = chunk(dyi, left, left + s)
+            own = chunk(xi, left, left + s)
+            target = chunk(row(dx, i, k * s), left, left + s)
+            if streamed:
+                gradient_sweep(own_dy, own, s, cast(scale, like), cast(high, like), a, p, q, target, True, buffer)
+            else:
+                gradient_run(own_dy, own, s, cast(scale, like), cast(high, like), a, p, q, target)

@@ -10,7 +10,7 @@ from normfast.kernels.primitives import *
 from normfast.kernels.rows import *
 
 
-def half_rows(x, bfloat, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi, streamed, bits, values, result_bits, result, words):
+def half_rows(x, bfloat, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi, streamed, bits, values, work_bits, work, words):
     """`layer_norm_rows` of such rows; `words` is space for WORDS of them."""
     step = max(TOGETHER // n // 4 * 4, 1)
     i = lo
@@ -19,10 +19,10 @@ def half_rows(x, bfloat, weight, bias, n, eps, centred, y, mean, rstd, var, lo, 
         m = (stop - i) * n
         widen(row(x, i, n), m, bfloat, bits, values)
         layer_norm_rows(
-            values, weight, bias, n, eps, centred, result, chunk(mean, i, stop), chunk(rstd, i, stop), chunk(var, i, stop), 0, stop - i,
-            False, result,
+            values, weight, bias, n, eps, centred, values, chunk(mean, i, stop), chunk(rstd, i, stop), chunk(var, i, stop), 0, stop - i,
+            False, values,
         )  # fmt: skip
-        store(result_bits, result, m, bfloat, bits, values, row(x, min(stop, hi - 1), n), row(y, i, n), streamed, words)
+        store(bits, values, m, bfloat, work_bits, work, row(x, min(stop, hi - 1), n), row(y, i, n), streamed, words)
         i = stop
 
 

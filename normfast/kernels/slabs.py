@@ -5,6 +5,7 @@ taken in pieces, splits_r by splits_s of them, a number that depends on the shap
 bits do not depend on who computes which piece.
 """
 
+from normfast.kernels.activations import *
 from normfast.kernels.factors import *
 from normfast.kernels.moments import *
 from normfast.kernels.normalize import *
@@ -77,6 +78,14 @@ def affine_channel(x, mean, rstd, weight, bias, q, r, c, s, code, y, streamed, b
             row(x, run, s), s, cast(scale, like), cast(high, like), a, cast(factor - a, like), cast(low * weight[q] + bias[q], like), code,
             row(x, run, s), row(y, run, s), streamed, buffer,
         )  # fmt: skip
+
+
+def pull_channel(dy, x, mean, rstd, weight, bias, q, r, c, s, code, dz):
+    """dz = dy * f'(z) on the runs of channel q, for z from `affine_channel` and the function f of the code."""
+    affine_channel(x, mean, rstd, weight, bias, q, r, c, s, IDENTITY, dz, False, row(dz, 0, s))
+    for i in range(r):
+        run = run_index(q, i, r, c)
+        activate_gradient(row(dy, run, s), row(dz, run, s), s, code, row(dz, run, s))
 
 
 def piece_gradient_sums(dy, x, mean, rstd, q, p, r, c, s, splits_r, splits_s):

@@ -256,17 +256,18 @@ def batch_norm_backward(
     mean, rstd = (run.reshape(weight.shape) for run in statistics(stats, layout, out=out))
     dweight, dbias = np.zeros((2, *weight.shape))
     if x.size:
-        dy_block, x_block, target = blocks
+        (dy_block, x_block, target), code = blocks, code_of(activation)
         if activation != IDENTITY:  # its gradient stands where dx will be, which x must outlive
             x_block = x_block.copy() if np.may_share_memory(x, dx) else x_block
             if np.may_share_memory(dy, dx):
                 parameters = (layout.unpack(values, layout.kept) for values in (weight, bias))
                 Course(x, layout, layout.kept, *parameters, activation=activation).differentiate((mean, rstd), dx)
-            else:
+                dy_block, code = target, IDENTITY
+            elif isinstance(activation, tuple):
                 engines.current().batch_norm(x_block, mean, rstd, weight, bias, IDENTITY, target)
                 run_activation_backward(dy_block.reshape(-1), target.reshape(-1), activation, target.reshape(-1))
-            dy_block = target
-        dweight, dbias = engines.current().batch_norm_backward(dy_block, x_block, mean, rstd, weight, target)
+                dy_block = target
+        dweight, dbias = engines.current().batch_norm_backward(dy_block, x_block, mean, rstd, weight, bias, code, target)
     dx = without_dependence(dx, layout.block[1] * layout.block[3], True)
     return NormGradients(dx, layout.unpack(dweight.astype(dtype), layout.kept), layout.unpack(dbias.astype(dtype), layout.kept))
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, SupportsIndex
 import numpy as np
 
 from normfast import engines
-from normfast.engines.policy import takes_halves
+from normfast.engines.policy import takes_groups, takes_halves
 from normfast.ops._arrays import (
     DOUBLE,
     apart,
@@ -110,6 +110,10 @@ def group_norm_forward(
     >>> stats.mean, stats.count
     (array([[ 2., 20.]]), 2)
     """
+    engine = engines.current()
+    if where is None and (simple := engine.group_norm_at_once(x, num_groups, weight, bias, axis, eps, out)) is not None:
+        y, statistics_, count = simple
+        return y, NormStats(*statistics_, count)
     if where is None and on_device(x):
         return device("group_norm_forward")(x, num_groups, weight, bias, axis=axis, eps=eps, out=out)
     x = floating(x)
@@ -124,7 +128,7 @@ def group_norm_forward(
         mean, rstd, var = unset_statistics(x, *shape[:2])
         parameters = weight.reshape(shape[1:3]), bias.reshape(shape[1:3])
         runs = mean.ravel(), rstd.ravel(), var.ravel()
-        engines.current().group_norm_forward(rows[0], *parameters, groups.run, eps, rows[1], *runs)
+        engine.group_norm_forward(rows[0], *parameters, groups.run, eps, rows[1], *runs)
         return y, NormStats(mean, rstd, var, groups.rows[1])
     where = None if where is None else where.reshape(shape)
     _, stats = normalize(x.reshape(shape), *_course(x.reshape(shape), groups.axis), weight, bias, eps, y.reshape(shape), where)
@@ -170,6 +174,10 @@ def group_norm_backward(
     >>> nf.group_norm_backward(np.array([[1.0, 0.0, 0.0]]), x, stats, num_groups=1).dx.round(4)
     array([[ 0.2291, -0.3436,  0.1145]])
     """
+    if where is None and isinstance(stats, NormStats):
+        simple = engines.current().group_norm_gradients_at_once(dy, x, stats.mean, stats.rstd, num_groups, weight, axis, out)
+        if simple is not None:
+            return NormGradients(*simple)
     if where is None and on_device(x):
         return device("group_norm_backward")(dy, x, stats, weight, num_groups=num_groups, axis=axis, out=out)
     x = floating(x)
@@ -225,7 +233,7 @@ def _grouped(x, num_groups, axis):
 
 def _rows(layout, groups, *arrays):
     """The arrays as rows, one for each group, where a kernel takes them in one call: not for short runs or few rows; else None."""
-    fit = groups.axis == 1 and layout.natural and groups.run >= 16 and groups.rows[0] >= 4 and arrays[0].size
+    fit = groups.axis == 1 and layout.natural and takes_groups(groups.rows[0], groups.run) and arrays[0].size
     halves = takes_halves((groups.rows[0], 1, 1, groups.run))
     return direct(layout, *arrays, shape=groups.rows, halves=halves) if fit else None
 

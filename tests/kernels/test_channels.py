@@ -32,10 +32,10 @@ def inference(x, mean, rstd, weight, bias, code=0):
     return call
 
 
-def backward(dy, x, mean, rstd, weight):
+def backward(dy, x, mean, rstd, weight, bias=None, code=0):
     def call(engine, new):
         dx = new(*x.shape)
-        return dx, *engine.batch_norm_backward(dy, x, mean, rstd, weight, dx)
+        return dx, *engine.batch_norm_backward(dy, x, mean, rstd, weight, weight if bias is None else bias, code, dx)
 
     return call
 
@@ -67,6 +67,7 @@ def test_batch_norm(streamed, dtype, shape, cut, rng, request):
     term = np.abs(dy).max() * np.abs(weight).max() * rstd.max()
     for gradient in (backward, by_steps):
         judge(gradient(dy, x, mean, rstd, weight), dtype, units, [term, None, None])
+    judge(backward(dy, x, mean, rstd, weight, bias, code=6), dtype, units, [term, None, None])
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 2, 7), (2, 9, 3, 6), (2, 37, 4, 1)])

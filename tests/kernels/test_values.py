@@ -156,7 +156,7 @@ def test_slabs_of_16_bits(streamed, half, shape, rng):
 
     def backward(engine, new):
         dx = new(*shape)
-        return dx, *engine.batch_norm_backward(dy, x, *statistics[:2], weight, dx)
+        return dx, *engine.batch_norm_backward(dy, x, *statistics[:2], weight, bias, 0, dx)
 
     judge(forward, half, 0.55)
     judge(backward, half, 0.55)
@@ -292,7 +292,7 @@ def test_sums_of_parameters_end_with_a_tile(rng):
     assert (PYTHON.add_norm_backward(dy, x, None, mean, rstd, None, one, True, dx, dx)[1] == total).all()
     assert (PYTHON.bias_activation_backward(dy, x, one, 0, None, dx) == total).all()
     block, ones = (1, rows, 2, 1), np.ones((1, 2))
-    assert (PYTHON.batch_norm_backward(dy.reshape(block), x.reshape(block), 0 * ones, ones, ones, dx.reshape(block))[1] == total).all()
+    assert (PYTHON.batch_norm_backward(dy.reshape(block), x.reshape(block), 0 * ones, *[ones] * 3, 0, dx.reshape(block))[1] == total).all()
     dy[0], dy[1], dy[64:] = 2.0**15, 2.0**-10, 2.0**-10  # the second is lost beside the first
     total = 2.0**15 + 3 * 2.0**-10
     small, short, result = dy.astype("float16"), x.astype("float16"), np.empty((rows, 2), "float16")

@@ -244,23 +244,29 @@ def slab_gradient(
 
 def slab_backward(
     floating like, ndarray dy, ndarray x, Py_ssize_t r, Py_ssize_t c, Py_ssize_t splits_r, Py_ssize_t splits_s, ndarray mean,
-    ndarray rstd, ndarray weight, ndarray piece_dy, ndarray piece_dy_xhat, ndarray sum_dy, ndarray sum_dy_xhat, ndarray c1, ndarray c2,
-    ndarray dx, bint streamed, ndarray buffers, int threads
+    ndarray rstd, ndarray weight, ndarray bias, int code, ndarray piece_dy, ndarray piece_dy_xhat, ndarray sum_dy, ndarray sum_dy_xhat,
+    ndarray c1, ndarray c2, ndarray dx, bint streamed, ndarray buffers, int threads
 ):
-    """Sums and dx, a channel at a time: its runs are still in the cache when dx is made."""
+    """Sums and dx, a channel at a time: its runs are still in the cache when dx is made. Where y had an activation, dx holds first what
+    that makes of dy."""
     cdef Py_ssize_t channels = PyArray_DIM(mean, 0), s = PyArray_DIM(x, 1), pieces = splits_r * splits_s
     cdef Py_ssize_t width = PyArray_DIM(buffers, 1), p, q, t
+    cdef floating* pulled = data(dy, like) if code == activations.IDENTITY else data(dx, like)
     for t in prange(threads, nogil=True, num_threads=threads, schedule="static"):
         for q in range(channels * t // threads, channels * (t + 1) // threads):
+            if code != activations.IDENTITY:
+                slabs.pull_channel(
+                    data(dy, like), data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(bias), q, r, c, s, code, pulled
+                )
             for p in range(pieces):
                 doubles(piece_dy)[q * pieces + p], doubles(piece_dy_xhat)[q * pieces + p] = slabs.piece_gradient_sums(
-                    data(dy, like), data(x, like), doubles(mean), doubles(rstd), q, p, r, c, s, splits_r, splits_s
+                    pulled, data(x, like), doubles(mean), doubles(rstd), q, p, r, c, s, splits_r, splits_s
                 )
             slabs.add_pieces(doubles(piece_dy), doubles(piece_dy_xhat), q, pieces, doubles(sum_dy), doubles(sum_dy_xhat))
             doubles(c1)[q] = doubles(weight)[q] * doubles(sum_dy)[q] / (r * s)
             doubles(c2)[q] = doubles(weight)[q] * doubles(sum_dy_xhat)[q] / (r * s)
             slabs.gradient_channel(
-                data(dy, like), data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(c1), doubles(c2), q, r, c, s,
+                pulled, data(x, like), doubles(mean), doubles(rstd), doubles(weight), doubles(c1), doubles(c2), q, r, c, s,
                 data(dx, like), streamed, data(buffers, like) + width * t,
             )
 

@@ -9,7 +9,7 @@ from .rows cimport TOGETHER
 @cython.locals(step=Py_ssize_t, i=Py_ssize_t, stop=Py_ssize_t, m=Py_ssize_t)
 cdef void half_rows(
     uint16_t* x, bint bfloat, float* weight, float* bias, Py_ssize_t n, double eps, bint centred, uint16_t* y, double* mean, double* rstd,
-    double* var, Py_ssize_t lo, Py_ssize_t hi, bint streamed, uint32_t* bits, float* values, uint32_t* result_bits, float* result,
+    double* var, Py_ssize_t lo, Py_ssize_t hi, bint streamed, uint32_t* bits, float* values, uint32_t* work_bits, float* work,
     uint16_t* words) noexcept nogil
 
 @cython.locals(step=Py_ssize_t, i=Py_ssize_t, k=Py_ssize_t, stop=Py_ssize_t, m=Py_ssize_t, dyk="float*")

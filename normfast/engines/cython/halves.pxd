@@ -26,6 +26,23 @@ cdef extern from *:
         if (has < 0) has = __builtin_cpu_supports("avx512bf16") != 0;
         return has ? normfast_bfloat16_vectors(bits, n, target) : 0;
     }
+    #elif defined(__AVX2__)
+    #include <immintrin.h>
+    /* A loop without NaN, whose place one comparison of two vectors tells: 18 instructions for 16 values, gcc makes 29 of the text. */
+    static Py_ssize_t normfast_bfloat16_lanes(const uint32_t *bits, Py_ssize_t n, uint16_t *target) {
+        const __m256i half = _mm256_set1_epi32(0x7FFF), one = _mm256_set1_epi32(1);
+        Py_ssize_t j = 0;
+        for (; j + 16 <= n; j += 16) {
+            __m256i a = _mm256_loadu_si256((const __m256i *)(bits + j)), b = _mm256_loadu_si256((const __m256i *)(bits + j + 8));
+            const __m256 nan = _mm256_cmp_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), _CMP_UNORD_Q);
+            if (!_mm256_testz_ps(nan, nan)) break;
+            a = _mm256_add_epi32(_mm256_add_epi32(a, half), _mm256_and_si256(_mm256_srli_epi32(a, 16), one));
+            b = _mm256_add_epi32(_mm256_add_epi32(b, half), _mm256_and_si256(_mm256_srli_epi32(b, 16), one));
+            const __m256i words = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
+            _mm256_storeu_si256((__m256i *)(target + j), _mm256_permute4x64_epi64(words, 0xD8)); /* packed within halves of 128 bits */
+        }
+        return j;
+    }
     #else
     static Py_ssize_t normfast_bfloat16_lanes(const uint32_t *bits, Py_ssize_t n, uint16_t *target) {
         (void)bits; (void)n; (void)target;

@@ -11,7 +11,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from numpy cimport (
     NPY_DOUBLE, NPY_FLOAT, PyArray_CheckExact, PyArray_DATA, PyArray_DIM, PyArray_DIMS, PyArray_EMPTY, PyArray_ISCARRAY,
-    PyArray_ISCARRAY_RO, PyArray_NBYTES, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, import_array, ndarray, npy_intp,
+    PyArray_ISCARRAY_RO, PyArray_NBYTES, PyArray_NDIM, PyArray_SIZE, PyArray_TYPE, PyArray_ZEROS, import_array, ndarray, npy_intp,
 )
 
 from . cimport dropout as kernel, halves, layer_norm, residual
@@ -20,10 +20,13 @@ cdef extern from "numpy/arrayobject.h":
     int NPY_HALF, NPY_USERDEF
 
 from normfast.engines.compiled import DOUBLE, SINGLE, constant
-from normfast.engines.policy import takes_halves
+from normfast.engines.policy import row_tiles, takes_groups, takes_halves
 
 import_array()
 
+
+cdef enum:
+    LINE = 32  # values of a line between two working spaces, or of two lines
 
 cdef int bfloat16 = NPY_HALF  # the number of that type once it was seen; threads that see it first at once write the same one
 
@@ -222,18 +225,46 @@ cdef Py_ssize_t plain_rows(dy, x, mean, rstd, weight, axis, bint centred, out):
     return rows
 
 
-def layer_norm_gradients(dy, x, mean, rstd, weight, axis, bint centred, out, long_way):
-    """dx, dweight and dbias of rows along the last axis, by the engine's method `long_way`; mean None is 0."""
+cdef void gradient_rows_of(
+    floating like, ndarray dy, ndarray x, ndarray mean, ndarray rstd, ndarray weight, Py_ssize_t n, bint centred, ndarray dx, ndarray short,
+    ndarray total
+):
+    """`short` and `total`, of 0 in x's type and in float64, have a row each for the sums of weight and bias."""
+    cdef Py_ssize_t rows = PyArray_SIZE(x) // n, beside = PyArray_DIM(short, 1)
+    cdef floating* buffers[5]
+    buffers[0], buffers[1], buffers[2] = <floating*>PyArray_DATA(dy), <floating*>PyArray_DATA(x), <floating*>PyArray_DATA(weight)
+    buffers[3], buffers[4] = <floating*>PyArray_DATA(dx), <floating*>PyArray_DATA(short)
+    cdef double* sums = <double*>PyArray_DATA(total)
+    with nogil:
+        layer_norm.layer_norm_gradient_rows(
+            buffers[0], buffers[1], <double*>PyArray_DATA(mean), <double*>PyArray_DATA(rstd), buffers[2], n, centred, buffers[3], 0, rows,
+            buffers[4], buffers[4] + beside, sums, sums + n, False, NULL,
+        )
+
+
+def layer_norm_gradients(dy, x, mean, rstd, weight, axis, bint centred, out, Py_ssize_t serial, long_way):
+    """dx, dweight and dbias of rows along the last axis; mean None is 0; `long_way` takes many values, on threads, and 16-bit ones."""
     cdef Py_ssize_t rows = plain_rows(dy, x, mean, rstd, weight, axis, centred, out), n
     if not rows:
         return None
-    n = PyArray_SIZE(<ndarray>x) // rows
-    cdef ndarray dx = result(out, x)
-    block = rows, n
-    start = constant(rows, DOUBLE, 0.0) if mean is None else mean.ravel()
-    dweight, dbias = long_way(
-        dy.reshape(block), x.reshape(block), start, rstd.ravel(), run_of(weight, x, n, 1.0), centred, (<object>dx).reshape(block)
-    )
+    cdef npy_intp sets[2]
+    sets[0], sets[1] = 2, PyArray_SIZE(<ndarray>x) // rows
+    cdef ndarray dx = result(out, x), w = run_of(weight, x, sets[1], 1.0), start = constant(rows, DOUBLE, 0.0) if mean is None else mean
+    cdef ndarray short, total
+    if PyArray_SIZE(<ndarray>x) >= serial or half(<ndarray>x) or row_tiles(rows, sets[1]) > 1:
+        block = rows, sets[1]
+        dweight, dbias = long_way(
+            dy.reshape(block), x.reshape(block), (<object>start).ravel(), rstd.ravel(), w, centred, (<object>dx).reshape(block)
+        )
+    else:
+        total = <ndarray>PyArray_ZEROS(2, sets, NPY_DOUBLE, 0)
+        n, sets[1] = sets[1], sets[1] + LINE - sets[1] % LINE  # where two rows touch, C's test that they lie apart fails, and sums have other bits
+        short = <ndarray>PyArray_ZEROS(2, sets, computing(<ndarray>x), 0)
+        if PyArray_TYPE(<ndarray>x) == NPY_FLOAT:
+            gradient_rows_of(<float>0, <ndarray>dy, <ndarray>x, start, <ndarray>rstd, w, n, centred, dx, short, total)
+        else:
+            gradient_rows_of(<double>0, <ndarray>dy, <ndarray>x, start, <ndarray>rstd, w, n, centred, dx, short, total)
+        dweight, dbias = total
     dtype = x.dtype if weight is None else weight.dtype
     return dx, dweight.astype(dtype), dbias.astype(dtype)
 
@@ -340,3 +371,69 @@ def batch_norm(x, mean, var, weight, bias, axis, eps, int code, out, long_way):
     y = result(out, x)
     long_way(x.reshape(1, r, c, s), *factors_, code, y.reshape(1, r, c, s))
     return y
+
+
+cdef Py_ssize_t plain_groups(object x, object groups, object axis, object out):
+    """The values of a channel of a sample of x (samples, channels, ...); 0 where something about them is not simple."""
+    cdef Py_ssize_t s = 1, count
+    cdef int j
+    if not plain(x, -1, -1) or type(axis) is not int or axis != 1 or type(groups) is not int or not PyArray_SIZE(<ndarray>x):
+        return 0
+    if PyArray_NDIM(<ndarray>x) < 3 or not 0 < groups <= PyArray_DIM(<ndarray>x, 1) or not takes(out, <ndarray>x):
+        return 0
+    count = groups
+    for j in range(2, PyArray_NDIM(<ndarray>x)):
+        s *= PyArray_DIM(<ndarray>x, j)
+    count *= PyArray_DIM(<ndarray>x, 0)
+    if PyArray_DIM(<ndarray>x, 1) % <Py_ssize_t>groups or not takes_groups(count, s):
+        return 0
+    return s if not half(<ndarray>x) or takes_halves((count, 1, 1, s)) else 0
+
+
+def group_norm(x, groups, weight, bias, axis, eps, out, long_way):
+    """y, (3, samples, groups) mean, rstd and var and how many values each has, by the engine's method `long_way`."""
+    cdef Py_ssize_t s = plain_groups(x, groups, axis, out), channels
+    cdef double epsilon = checked(eps)
+    if not s or epsilon < 0.0:
+        return None
+    channels = PyArray_DIM(<ndarray>x, 1)
+    cdef npy_intp shape[3]
+    shape[0], shape[1], shape[2] = 2, groups, channels // <Py_ssize_t>groups
+    cdef ndarray parameters = <ndarray>PyArray_EMPTY(3, shape, NPY_DOUBLE, 0), statistics
+    cdef double* values = <double*>PyArray_DATA(parameters)
+    if not spread(constant(channels, DOUBLE, 1.0) if weight is None else weight, channels, out, values):
+        return None
+    if not spread(constant(channels, DOUBLE, 0.0) if bias is None else bias, channels, out, values + channels):
+        return None
+    count = s * shape[2]
+    shape[0], shape[1], shape[2] = 3, PyArray_DIM(<ndarray>x, 0), groups
+    statistics = <ndarray>PyArray_EMPTY(3, shape, NPY_DOUBLE, 0)
+    y = result(out, x)
+    rows = shape[1] * shape[2], count
+    runs = (<object>statistics).reshape(3, rows[0])
+    long_way(x.reshape(rows), *parameters, s, epsilon, y.reshape(rows), *runs)
+    return y, statistics, count
+
+
+def group_norm_gradients(dy, x, mean, rstd, groups, weight, axis, out, long_way):
+    """dx, dweight and dbias, in the same way."""
+    cdef Py_ssize_t s = plain_groups(x, groups, axis, out), channels, samples
+    if not s or not beside(dy, <ndarray>x) or not takes(out, <ndarray>dy):
+        return None
+    samples, channels = PyArray_DIM(<ndarray>x, 0), PyArray_DIM(<ndarray>x, 1)
+    for values in (mean, rstd):
+        if not plain(values, NPY_DOUBLE, 2) or PyArray_DIM(<ndarray>values, 0) != samples or PyArray_DIM(<ndarray>values, 1) != groups:
+            return None
+        if out is not None and not apart(<ndarray>values, <ndarray>out):
+            return None
+    cdef npy_intp shape[2]
+    shape[0], shape[1] = groups, channels // <Py_ssize_t>groups
+    cdef ndarray factors = <ndarray>PyArray_EMPTY(2, shape, NPY_DOUBLE, 0)
+    if not spread(constant(channels, DOUBLE, 1.0) if weight is None else weight, channels, out, <double*>PyArray_DATA(factors)):
+        return None
+    rows = samples * shape[0], shape[1] * s
+    dx = result(out, x)
+    sums = long_way(dy.reshape(rows), x.reshape(rows), mean.ravel(), rstd.ravel(), factors, s, dx.reshape(rows))
+    dtype = weight.dtype if weight is not None and half(<ndarray>x) else x.dtype
+    dweight, dbias = [values.reshape(samples, channels).sum(axis=0).astype(dtype) for values in sums]
+    return dx, dweight, dbias

@@ -1,5 +1,6 @@
 cimport cython
 from cython cimport floating
+from .activations cimport IDENTITY, activate_gradient
 from .factors cimport centre
 from .moments cimport BLOCK, extend, larger, largest, merge, unit_scale, within_reach
 from .primitives cimport cast, chunk, lane, row
@@ -31,6 +32,11 @@ cdef (double, double, double) slab_moments(
 cdef void affine_channel(
     floating* x, double* mean, double* rstd, double* weight, double* bias, Py_ssize_t q, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s,
     int code, floating* y, bint streamed, floating* buffer) noexcept nogil
+
+@cython.locals(i=Py_ssize_t, run=Py_ssize_t)
+cdef void pull_channel(
+    floating* dy, floating* x, double* mean, double* rstd, double* weight, double* bias, Py_ssize_t q, Py_ssize_t r, Py_ssize_t c,
+    Py_ssize_t s, int code, floating* dz) noexcept nogil
 
 @cython.locals(
     k=Py_ssize_t, lo=Py_ssize_t, hi=Py_ssize_t, i=Py_ssize_t, run=Py_ssize_t, scale=double, high=double, factor=double, low=double,

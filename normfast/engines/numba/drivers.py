@@ -145,21 +145,24 @@ def slab_gradient(like, dy, x, r, c, splits, mean, rstd, weight, c1, c2, work_fa
 
 
 def slab_backward(
-    like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, c1, c2, dx, streamed, buffers,
-    threads,
+    like, dy, x, r, c, splits_r, splits_s, mean, rstd, weight, bias, code, piece_dy, piece_dy_xhat, sum_dy, sum_dy_xhat, c1, c2, dx,
+    streamed, buffers, threads,
 ):  # fmt: skip
     s = x.shape[1]
     pieces = splits_r * splits_s
+    pulled = dy if code == activations.IDENTITY else dx
     for t in prange(threads):
         for q in range(mean.size * t // threads, mean.size * (t + 1) // threads):
+            if code != activations.IDENTITY:
+                slabs.pull_channel(dy, x, mean, rstd, weight, bias, q, r, c, s, code, pulled)
             for p in range(pieces):
                 piece_dy[q * pieces + p], piece_dy_xhat[q * pieces + p] = slabs.piece_gradient_sums(
-                    dy, x, mean, rstd, q, p, r, c, s, splits_r, splits_s
+                    pulled, x, mean, rstd, q, p, r, c, s, splits_r, splits_s
                 )
             slabs.add_pieces(piece_dy, piece_dy_xhat, q, pieces, sum_dy, sum_dy_xhat)
             c1[q] = weight[q] * sum_dy[q] / (r * s)
             c2[q] = weight[q] * sum_dy_xhat[q] / (r * s)
-            slabs.gradient_channel(dy, x, mean, rstd, weight, c1, c2, q, r, c, s, dx, streamed, buffers[t])
+            slabs.gradient_channel(pulled, x, mean, rstd, weight, c1, c2, q, r, c, s, dx, streamed, buffers[t])
 
 
 # Columns: x is (a * r, c) with statistics (a, c), each taken in `splits` pieces of rows; columns go `width` at a time

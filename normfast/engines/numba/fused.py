@@ -1,6 +1,6 @@
 """The engine of `nf.fuse`: a user's own function is compiled into the sweeps, and its derivative into those of the gradient.
 
-Forward, the three loops that write normalized values are replaced by ones that apply the function to what they wrote, and the kernels and
+Forward, the four loops that write normalized values are replaced by ones that apply the function to what they wrote, and the kernels and
 drivers that lead to them are built again upon these: so each way through a norm has it, at the cost of one pass over memory. Backward,
 values are normalized again, and dy times the derivative takes their place in the first or second cache, where the norm's gradient finds it.
 """
@@ -59,7 +59,20 @@ def sweeps(function):
             apply(part, right - left)
             left = right
 
-    return {normalize.affine_run: affine_run, normalize.affine_columns: affine_columns, normalize.weighted_run: weighted_run}
+    @_compile
+    def scaled_run(x, n, r, r_low, low, weight, bias, y):
+        left = 0
+        while left < n:
+            right = min(left + PART, n)
+            part = chunk(y, left, right)
+            _plain.scaled_run(
+                chunk(x, left, right), right - left, r, r_low, low, chunk(weight, left, right), chunk(bias, left, right), part
+            )
+            apply(part, right - left)
+            left = right
+
+    runs = {normalize.affine_run: affine_run, normalize.affine_columns: affine_columns}
+    return runs | {normalize.weighted_run: weighted_run, normalize.scaled_run: scaled_run}
 
 
 def fused_drivers(function):
@@ -214,12 +227,12 @@ class FusedEngine(CompiledEngine):
             self._gradients.columns(
                 dy_rows, x_rows, r, mean, rstd, weight, bias, beside, np.empty((5, a, beside * c), x.dtype), dz, threads
             )
-            return load("numba").batch_norm_backward(dx, x, mean, rstd, weight, dx)
+            return load("numba").batch_norm_backward(dx, x, mean, rstd, weight, bias, IDENTITY, dx)
         dy_runs, x_runs, dz = (array.reshape(-1, s) for array in (dy, x, dx))
         factors = [values.ravel() for values in (mean, rstd, weight, bias)]
         if a * c < 4 * threads or short_runs(x):
             self._gradients.runs(dy_runs, x_runs, r, c, *factors, dz, threads)
-            return load("numba").batch_norm_backward(dx, x, mean, rstd, weight, dx)
+            return load("numba").batch_norm_backward(dx, x, mean, rstd, weight, bias, IDENTITY, dx)
         splits = slab_splits(r, s)
         piece_dy, piece_dy_xhat = np.empty((2, a * c * splits[0] * splits[1]))
         dbias, dweight, c1, c2 = np.empty((4, a * c))
