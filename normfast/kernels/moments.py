@@ -144,12 +144,8 @@ def sum_squares(x, n, scale, like):
     lo = 0
     while lo < n:
         m = min(n - lo, BLOCK // 2)
-        run = chunk(x, lo, lo + m)
-        if scale == 1.0:
-            total += squares(run, m, like)
-        else:
-            _, dd = shifted_sums(run, m, cast(scale, like), cast(0.0, like))
-            total += dd
+        _, dd = shifted_sums(chunk(x, lo, lo + m), m, cast(scale, like), cast(0.0, like))
+        total += dd
         lo += m
     return total
 

@@ -29,12 +29,6 @@ def weighted_run(x, n, scale, high, r, r_low, low, weight, bias, y):
         y[j] = (d * r + (d * r_low + low)) * weight[j] + bias[j]
 
 
-def scaled_run(x, n, r, r_low, low, weight, bias, y):
-    """`weighted_run` where scale is 1 and high is 0, as RMS norm has it."""
-    for j in range(n):
-        y[j] = (x[j] * r + (x[j] * r_low + low)) * weight[j] + bias[j]
-
-
 def affine_columns(x, n, high, a, a_low, b, y):
     """As `affine_run`, with factors of their own for each column and no scale."""
     for j in range(n):
@@ -96,20 +90,16 @@ def affine_sweep(x, n, scale, high, a, a_low, b, code, following, y, streamed, b
 
 
 def weighted_sweep(x, n, scale, high, r, r_low, low, weight, bias, following, y, streamed, buffer):
-    """`weighted_run`, or `scaled_run`, in the same way; the values of the run `following` are asked for."""
+    """`weighted_run` in the same way; the values of the run `following` are asked for."""
     left = 0
     m = lead(y, n) if streamed else n
     while left < n:
         target = buffer if streamed else y
         if streamed:
             prefetch(chunk(following, left, left + m), m)
-        own = chunk(x, left, left + m)
-        weights = chunk(weight, left, left + m)
-        biases = chunk(bias, left, left + m)
-        if scale == 1.0 and high == 0.0:
-            scaled_run(own, m, r, r_low, low, weights, biases, target)
-        else:
-            weighted_run(own, m, scale, high, r, r_low, low, weights, biases, target)
+        weighted_run(
+            chunk(x, left, left + m), m, scale, high, r, r_low, low, chunk(weight, left, left + m), chunk(bias, left, left + m), target
+        )
         if streamed:
             stream(buffer, m, chunk(y, left, left + m))
         left += m

@@ -43,6 +43,7 @@ def four_rows(x, n, centred, head, i, hi, like, mean, m2, scale):
     x1 = row(x, i1, n)
     x2 = row(x, i2, n)
     x3 = row(x, i3, n)
+    one = cast(1.0, like)
     k0 = k1 = k2 = k3 = cast(0.0, like)
     if centred:
         m = min(n, head)
@@ -51,7 +52,7 @@ def four_rows(x, n, centred, head, i, hi, like, mean, m2, scale):
         k2 = cast(x2[0], like)
         k3 = cast(x3[0], like)
         if m > 1:
-            s0, q0, s1, q1, s2, q2, s3, q3 = sums_of_4(x0, x1, x2, x3, m, k0, k1, k2, k3)
+            s0, q0, s1, q1, s2, q2, s3, q3 = sums_of_4(x0, x1, x2, x3, m, one, k0, k1, k2, k3)
             k0 = cast(k0 + s0 / m, like)
             k1 = cast(k1 + s1 / m, like)
             k2 = cast(k2 + s2 / m, like)
@@ -60,16 +61,13 @@ def four_rows(x, n, centred, head, i, hi, like, mean, m2, scale):
     j = 0
     while j < n:
         m = min(n - j, CHAIN)
-        if centred:
-            s0, q0, s1, q1, s2, q2, s3, q3 = sums_of_4(
-                chunk(x0, j, j + m), chunk(x1, j, j + m), chunk(x2, j, j + m), chunk(x3, j, j + m), m, k0, k1, k2, k3
-            )
-            d0 += s0
-            d1 += s1
-            d2 += s2
-            d3 += s3
-        else:
-            q0, q1, q2, q3 = squares_of_4(chunk(x0, j, j + m), chunk(x1, j, j + m), chunk(x2, j, j + m), chunk(x3, j, j + m), m, like)
+        s0, q0, s1, q1, s2, q2, s3, q3 = sums_of_4(
+            chunk(x0, j, j + m), chunk(x1, j, j + m), chunk(x2, j, j + m), chunk(x3, j, j + m), m, one, k0, k1, k2, k3
+        )
+        d0 += s0
+        d1 += s1
+        d2 += s2
+        d3 += s3
         dd0 += q0
         dd1 += q1
         dd2 += q2

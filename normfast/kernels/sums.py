@@ -29,25 +29,6 @@ def shifted_sums(x, n, scale, shift):
     return 1.0 * s, 1.0 * q
 
 
-def squares(x, n, like):
-    """Sum of squares, added up in the type of `like`."""
-    quarter = n // 4
-    x1 = chunk(x, quarter, n)
-    x2 = chunk(x, 2 * quarter, n)
-    x3 = chunk(x, 3 * quarter, n)
-    q = cast(0.0, like)
-    for j in range(quarter):
-        d0 = cast(x[j], like)
-        d1 = cast(x1[j], like)
-        d2 = cast(x2[j], like)
-        d3 = cast(x3[j], like)
-        q += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
-    for j in range(4 * quarter, n):
-        d0 = cast(x[j], like)
-        q += d0 * d0
-    return 1.0 * q
-
-
 def gradient_sums(dy, x, n, scale, high):
     """Sums of dy and of dy * d, with d = x * scale - high."""
     half = n // 2
@@ -104,14 +85,14 @@ def weighted_gradient_sums(dy, x, weight, n, scale, high, r, low, dweight, dbias
     return s0, q0
 
 
-def sums_of_4(x0, x1, x2, x3, n, k0, k1, k2, k3):
-    """`shifted_sums` of four runs side by side, each with a shift of its own and no scale: d and d * d of the first, of the second, ..."""
-    s0 = s1 = s2 = s3 = q0 = q1 = q2 = q3 = cast(0.0, k0)
+def sums_of_4(x0, x1, x2, x3, n, scale, k0, k1, k2, k3):
+    """`shifted_sums` of four runs side by side, each with a shift of its own: d and d * d of the first, of the second, ..."""
+    s0 = s1 = s2 = s3 = q0 = q1 = q2 = q3 = cast(0.0, scale)
     for j in range(n):
-        d0 = x0[j] - k0
-        d1 = x1[j] - k1
-        d2 = x2[j] - k2
-        d3 = x3[j] - k3
+        d0 = x0[j] * scale - k0
+        d1 = x1[j] * scale - k1
+        d2 = x2[j] * scale - k2
+        d3 = x3[j] * scale - k3
         s0 += d0
         s1 += d1
         s2 += d2
@@ -121,18 +102,3 @@ def sums_of_4(x0, x1, x2, x3, n, k0, k1, k2, k3):
         q2 += d2 * d2
         q3 += d3 * d3
     return 1.0 * s0, 1.0 * q0, 1.0 * s1, 1.0 * q1, 1.0 * s2, 1.0 * q2, 1.0 * s3, 1.0 * q3
-
-
-def squares_of_4(x0, x1, x2, x3, n, like):
-    """`squares` of four runs side by side."""
-    q0 = q1 = q2 = q3 = cast(0.0, like)
-    for j in range(n):
-        d0 = cast(x0[j], like)
-        d1 = cast(x1[j], like)
-        d2 = cast(x2[j], like)
-        d3 = cast(x3[j], like)
-        q0 += d0 * d0
-        q1 += d1 * d1
-        q2 += d2 * d2
-        q3 += d3 * d3
-    return 1.0 * q0, 1.0 * q1, 1.0 * q2, 1.0 * q3

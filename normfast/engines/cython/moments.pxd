@@ -1,7 +1,7 @@
 cimport cython
 from cython cimport floating
 from .primitives cimport cast, chunk, lane, sqrt
-from .sums cimport shifted_sums, squares
+from .sums cimport shifted_sums
 
 cdef Py_ssize_t HEAD, BLOCK
 cdef double SMALLEST, LARGEST
@@ -42,7 +42,7 @@ cdef (double, double, double) row_moments(floating* x, Py_ssize_t n, lane like) 
 @cython.locals(scale=double, squares=double)
 cdef (double, double) row_squares(floating* x, Py_ssize_t n, lane like) noexcept nogil
 
-@cython.locals(total=double, lo=Py_ssize_t, m=Py_ssize_t, run="floating*", _=double, dd=double)
+@cython.locals(total=double, lo=Py_ssize_t, m=Py_ssize_t, _=double, dd=double)
 cdef double sum_squares(floating* x, Py_ssize_t n, double scale, lane like) noexcept nogil
 
 @cython.locals(var=double)

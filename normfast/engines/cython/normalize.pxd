@@ -15,10 +15,6 @@ cdef void weighted_run(
     floating* x, Py_ssize_t n, floating scale, floating high, floating r, floating r_low, floating low, floating* weight, floating* bias,
     floating* y) noexcept nogil
 
-@cython.locals(j=Py_ssize_t)
-cdef void scaled_run(
-    floating* x, Py_ssize_t n, floating r, floating r_low, floating low, floating* weight, floating* bias, floating* y) noexcept nogil
-
 @cython.locals(j=Py_ssize_t, d=floating)
 cdef void affine_columns(
     floating* x, Py_ssize_t n, floating* high, floating* a, floating* a_low, floating* b, floating* y) noexcept nogil
@@ -49,7 +45,7 @@ cdef void affine_sweep(
     floating* x, Py_ssize_t n, floating scale, floating high, floating a, floating a_low, floating b, int code, floating* following, floating* y,
     bint streamed, floating* buffer) noexcept nogil
 
-@cython.locals(left=Py_ssize_t, m=Py_ssize_t, own="floating*", weights="floating*", biases="floating*", target="floating*")
+@cython.locals(left=Py_ssize_t, m=Py_ssize_t, target="floating*")
 cdef void weighted_sweep(
     floating* x, Py_ssize_t n, floating scale, floating high, floating r, floating r_low, floating low, floating* weight, floating* bias,
     floating* following, floating* y, bint streamed, floating* buffer) noexcept nogil

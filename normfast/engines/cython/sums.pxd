@@ -8,10 +8,6 @@ from .primitives cimport cast, chunk, lane, row
     q=lane)
 cdef (double, double) shifted_sums(floating* x, Py_ssize_t n, lane scale, lane shift) noexcept nogil
 
-@cython.locals(
-    quarter=Py_ssize_t, j=Py_ssize_t, x1="floating*", x2="floating*", x3="floating*", d0=lane, d1=lane, d2=lane, d3=lane, q=lane)
-cdef double squares(floating* x, Py_ssize_t n, lane like) noexcept nogil
-
 @cython.locals(half=Py_ssize_t, j=Py_ssize_t, dy1="floating*", x1="floating*", s=floating, q=floating)
 cdef (double, double) gradient_sums(
     floating* dy, floating* x, Py_ssize_t n, floating scale, floating high) noexcept nogil
@@ -31,8 +27,4 @@ cdef (double, double) weighted_gradient_sums(
 @cython.locals(
     j=Py_ssize_t, d0=lane, d1=lane, d2=lane, d3=lane, s0=lane, s1=lane, s2=lane, s3=lane, q0=lane, q1=lane, q2=lane, q3=lane)
 cdef (double, double, double, double, double, double, double, double) sums_of_4(
-    floating* x0, floating* x1, floating* x2, floating* x3, Py_ssize_t n, lane k0, lane k1, lane k2, lane k3) noexcept nogil
-
-@cython.locals(j=Py_ssize_t, d0=lane, d1=lane, d2=lane, d3=lane, q0=lane, q1=lane, q2=lane, q3=lane)
-cdef (double, double, double, double) squares_of_4(
-    floating* x0, floating* x1, floating* x2, floating* x3, Py_ssize_t n, lane like) noexcept nogil
+    floating* x0, floating* x1, floating* x2, floating* x3, Py_ssize_t n, lane scale, lane k0, lane k1, lane k2, lane k3) noexcept nogil

@@ -1,6 +1,6 @@
 """The engine of `nf.fuse`: a user's own function is compiled into the sweeps, and its derivative into those of the gradient.
 
-Forward, the four loops that write normalized values are replaced by ones that apply the function to what they wrote, and the kernels and
+Forward, the three loops that write normalized values are replaced by ones that apply the function to what they wrote, and the kernels and
 drivers that lead to them are built again upon these: so each way through a norm has it, at the cost of one pass over memory. Backward,
 values are normalized again, and dy times the derivative takes their place in the first or second cache, where the norm's gradient finds it.
 """
@@ -59,20 +59,7 @@ def sweeps(function):
             apply(part, right - left)
             left = right
 
-    @_compile
-    def scaled_run(x, n, r, r_low, low, weight, bias, y):
-        left = 0
-        while left < n:
-            right = min(left + PART, n)
-            part = chunk(y, left, right)
-            _plain.scaled_run(
-                chunk(x, left, right), right - left, r, r_low, low, chunk(weight, left, right), chunk(bias, left, right), part
-            )
-            apply(part, right - left)
-            left = right
-
-    runs = {normalize.affine_run: affine_run, normalize.affine_columns: affine_columns}
-    return runs | {normalize.weighted_run: weighted_run, normalize.scaled_run: scaled_run}
+    return {normalize.affine_run: affine_run, normalize.affine_columns: affine_columns, normalize.weighted_run: weighted_run}
 
 
 def fused_drivers(function):
