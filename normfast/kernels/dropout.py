@@ -6,7 +6,6 @@ words, and a few more.
 """
 
 from normfast.kernels.halves import *
-from normfast.kernels.normalize import LINES
 from normfast.kernels.philox import *
 from normfast.kernels.primitives import *
 

@@ -14,6 +14,7 @@ from normfast.kernels.sums import *
 
 HEAD = 32
 BLOCK = 1024
+QUARTER = BLOCK // 4
 SMALLEST = 1e-28  # a variance below this may have lost squares to underflow
 LARGEST = 1.7976931348623157e308
 
@@ -34,13 +35,25 @@ def extend(x, n, scale, count, mean, rest, m2, like):
             lo = m
             count = m
             m2 = dd - d * d / m
+    apart = (n - lo) // BLOCK * QUARTER
+    stop = lo + apart
     while lo < n:
-        m = min(n - lo, BLOCK)
         shift = cast(mean, like)
         # two halves: chains of 16 float32 terms (AVX2) in place of 32 halve the largest error of y, 8e-7 -> 4e-7 over 8 million values
-        half = m // 256 * 128  # whole vectors for each accumulator: LLVM adds what is left one by one
-        d, dd = shifted_sums(chunk(x, lo, lo + half), half, cast(scale, like), shift)
-        d1, dd1 = shifted_sums(chunk(x, lo + half, lo + m), m - half, cast(scale, like), shift)
+        if lo < stop:
+            m = BLOCK
+            half = QUARTER // 2
+            d, dd = sums_apart(chunk(x, lo, n), half, apart, cast(scale, like), shift)
+            d1, dd1 = sums_apart(chunk(x, lo + half, n), half, apart, cast(scale, like), shift)
+            lo += QUARTER
+            if lo == stop:
+                lo += 3 * apart
+        else:
+            m = n - lo
+            half = m // 256 * 128  # whole vectors for each accumulator: LLVM adds what is left one by one
+            d, dd = shifted_sums(chunk(x, lo, lo + half), half, cast(scale, like), shift)
+            d1, dd1 = shifted_sums(chunk(x, lo + half, n), m - half, cast(scale, like), shift)
+            lo = n
         d += d1
         dd += dd1
         error = (mean - shift) + rest
@@ -49,7 +62,6 @@ def extend(x, n, scale, count, mean, rest, m2, like):
         count += m
         mean, rest = split_sum(mean, rest + d / count)
         m2 += dd - d * d / count
-        lo += m
     if m2 < 0.0:
         m2 = 0.0
     return mean, rest, m2

@@ -10,7 +10,6 @@ queues of the processor room to read on (on one core 16 MB of rows took 1.33 ms 
 from normfast.kernels.activations import *
 from normfast.kernels.primitives import *
 
-LINES = 64  # values written past the caches at once
 PART = 1024  # values written at once where a function follows; of a buffer
 SHORT = 256  # values of a run that goes past the caches with its neighbours
 
@@ -74,64 +73,102 @@ def affine_sweep(x, n, scale, high, a, a_low, b, code, following, y, streamed, b
 
     The values of the run `following` are asked for then, since reading and storing past the caches take turns otherwise.
     """
-    part = LINES if streamed and code <= RELU else PART
     left = 0
-    m = lead(y, n) if streamed else min(n, part)
+    if streamed:
+        left = lead(y, n)
+        affine_lines(x, left, scale, high, a, a_low, b, code, following, y, buffer)
+        while code <= RELU and left + LINES <= n:
+            affine_lines(chunk(x, left, n), LINES, scale, high, a, a_low, b, code, chunk(following, left, n), chunk(y, left, n), buffer)
+            left += LINES
     while left < n:
-        target = buffer if streamed else chunk(y, left, left + m)
-        affine_run(chunk(x, left, left + m), m, scale, high, a, a_low, b, target)
-        if code != IDENTITY:
-            activate(target, m, code, target)
+        m = min(n - left, PART)
         if streamed:
-            prefetch(chunk(following, left, left + m), m)
-            stream(buffer, m, chunk(y, left, left + m))
+            affine_lines(chunk(x, left, n), m, scale, high, a, a_low, b, code, chunk(following, left, n), chunk(y, left, n), buffer)
+        else:
+            affine_active(chunk(x, left, n), m, scale, high, a, a_low, b, code, chunk(y, left, n))
         left += m
-        m = min(n - left, part)
+
+
+def affine_active(x, n, scale, high, a, a_low, b, code, y):
+    """`affine_run`, then the activation of that code."""
+    affine_run(x, n, scale, high, a, a_low, b, y)
+    if code != IDENTITY:
+        activate(y, n, code, y)
+
+
+def affine_lines(x, n, scale, high, a, a_low, b, code, following, y, buffer):
+    """The same past the caches."""
+    affine_active(x, n, scale, high, a, a_low, b, code, buffer)
+    prefetch(following, n)
+    stream(buffer, n, y)
 
 
 def weighted_sweep(x, n, scale, high, r, r_low, low, weight, bias, following, y, streamed, buffer):
     """`weighted_run` in the same way; the values of the run `following` are asked for."""
-    left = 0
-    m = lead(y, n) if streamed else n
-    while left < n:
-        target = buffer if streamed else y
-        if streamed:
-            prefetch(chunk(following, left, left + m), m)
-        weighted_run(
-            chunk(x, left, left + m), m, scale, high, r, r_low, low, chunk(weight, left, left + m), chunk(bias, left, left + m), target
-        )
-        if streamed:
-            stream(buffer, m, chunk(y, left, left + m))
-        left += m
-        m = min(n - left, LINES)
+    if streamed:
+        left = lead(y, n)
+        weighted_lines(x, left, scale, high, r, r_low, low, weight, bias, following, y, buffer)
+        while left + LINES <= n:
+            weighted_lines(
+                chunk(x, left, n), LINES, scale, high, r, r_low, low, chunk(weight, left, n), chunk(bias, left, n),
+                chunk(following, left, n), chunk(y, left, n), buffer,
+            )  # fmt: skip
+            left += LINES
+        weighted_lines(
+            chunk(x, left, n), n - left, scale, high, r, r_low, low, chunk(weight, left, n), chunk(bias, left, n),
+            chunk(following, left, n), chunk(y, left, n), buffer,
+        )  # fmt: skip
+    else:
+        weighted_run(x, n, scale, high, r, r_low, low, weight, bias, y)
+
+
+def weighted_lines(x, n, scale, high, r, r_low, low, weight, bias, following, y, buffer):
+    """`weighted_run` past the caches."""
+    prefetch(following, n)
+    weighted_run(x, n, scale, high, r, r_low, low, weight, bias, buffer)
+    stream(buffer, n, y)
 
 
 def gradient_sweep(dy, x, n, scale, high, a, p, q, dx, streamed, buffer):
     """`gradient_run` in the same way."""
-    left = 0
-    m = lead(dx, n) if streamed else n
-    while left < n:
-        target = buffer if streamed else dx
-        gradient_run(chunk(dy, left, left + m), chunk(x, left, left + m), m, scale, high, a, p, q, target)
-        if streamed:
-            stream(buffer, m, chunk(dx, left, left + m))
-        left += m
-        m = min(n - left, LINES)
+    if streamed:
+        left = lead(dx, n)
+        gradient_lines(dy, x, left, scale, high, a, p, q, dx, buffer)
+        while left + LINES <= n:
+            gradient_lines(chunk(dy, left, n), chunk(x, left, n), LINES, scale, high, a, p, q, chunk(dx, left, n), buffer)
+            left += LINES
+        gradient_lines(chunk(dy, left, n), chunk(x, left, n), n - left, scale, high, a, p, q, chunk(dx, left, n), buffer)
+    else:
+        gradient_run(dy, x, n, scale, high, a, p, q, dx)
+
+
+def gradient_lines(dy, x, n, scale, high, a, p, q, dx, buffer):
+    """`gradient_run` past the caches."""
+    gradient_run(dy, x, n, scale, high, a, p, q, buffer)
+    stream(buffer, n, dx)
 
 
 def weighted_gradient_sweep(dy, x, weight, n, scale, high, r, p, q, dx, streamed, buffer):
     """`weighted_gradient_run` in the same way."""
-    left = 0
-    m = lead(dx, n) if streamed else n
-    while left < n:
-        target = buffer if streamed else dx
-        weighted_gradient_run(
-            chunk(dy, left, left + m), chunk(x, left, left + m), chunk(weight, left, left + m), m, scale, high, r, p, q, target
+    if streamed:
+        left = lead(dx, n)
+        weighted_gradient_lines(dy, x, weight, left, scale, high, r, p, q, dx, buffer)
+        while left + LINES <= n:
+            weighted_gradient_lines(
+                chunk(dy, left, n), chunk(x, left, n), chunk(weight, left, n), LINES, scale, high, r, p, q, chunk(dx, left, n), buffer
+            )
+            left += LINES
+        weighted_gradient_lines(
+            chunk(dy, left, n), chunk(x, left, n), chunk(weight, left, n), n - left, scale, high, r, p, q, chunk(dx, left, n), buffer
         )
-        if streamed:
-            stream(buffer, m, chunk(dx, left, left + m))
-        left += m
-        m = min(n - left, LINES)
+    else:
+        weighted_gradient_run(dy, x, weight, n, scale, high, r, p, q, dx)
+
+
+def weighted_gradient_lines(dy, x, weight, n, scale, high, r, p, q, dx, buffer):
+    """`weighted_gradient_run` past the caches."""
+    weighted_gradient_run(dy, x, weight, n, scale, high, r, p, q, buffer)
+    stream(buffer, n, dx)
 
 
 def affine_runs(x, lo, hi, r, c, s, splits, scale, high, a, a_low, b, code, y, streamed, buffer):
@@ -203,24 +240,35 @@ def gradient_runs(dy, x, lo, hi, r, c, s, splits, scale, high, a, p, q, dx, stre
 
 def columns_sweep(x, n, scaled, scale, high, a, a_low, b, code, y, streamed, buffer):
     """`affine_columns`, of x * scale if `scaled`, then the activation, as `affine_sweep`."""
-    part = LINES if streamed and code == IDENTITY and not scaled else PART
     left = 0
-    m = lead(y, n) if streamed else min(n, part)
+    m = lead(y, n) if streamed else min(n, PART)
     while left < n:
-        target = buffer if streamed else chunk(y, left, left + m)
-        source = chunk(x, left, left + m)
-        if scaled:
-            multiply_columns(source, m, chunk(scale, left, left + m), target)
-            source = target
-        affine_columns(
-            source, m, chunk(high, left, left + m), chunk(a, left, left + m), chunk(a_low, left, left + m), chunk(b, left, left + m), target
-        )
-        if code != IDENTITY:
-            activate(target, m, code, target)
-        if streamed:
-            stream(buffer, m, chunk(y, left, left + m))
+        columns_part(
+            chunk(x, left, n), m, scaled, chunk(scale, left, n), chunk(high, left, n), chunk(a, left, n), chunk(a_low, left, n),
+            chunk(b, left, n), code, chunk(y, left, n), streamed, buffer,
+        )  # fmt: skip
         left += m
-        m = min(n - left, part)
+        while streamed and code == IDENTITY and not scaled and left + LINES <= n:
+            columns_part(
+                chunk(x, left, n), LINES, False, scale, chunk(high, left, n), chunk(a, left, n), chunk(a_low, left, n),
+                chunk(b, left, n), IDENTITY, chunk(y, left, n), True, buffer,
+            )  # fmt: skip
+            left += LINES
+        m = min(n - left, PART)
+
+
+def columns_part(x, n, scaled, scale, high, a, a_low, b, code, y, streamed, buffer):
+    """The same of n values at once."""
+    target = buffer if streamed else y
+    source = x
+    if scaled:
+        multiply_columns(x, n, scale, target)
+        source = target
+    affine_columns(source, n, high, a, a_low, b, target)
+    if code != IDENTITY:
+        activate(target, n, code, target)
+    if streamed:
+        stream(buffer, n, y)
 
 
 def gradient_columns_sweep(dy, x, n, scaled, scale, high, a, p, q, dx, streamed, buffer):
@@ -228,19 +276,26 @@ def gradient_columns_sweep(dy, x, n, scaled, scale, high, a, p, q, dx, streamed,
     left = 0
     m = lead(dx, n) if streamed else n
     while left < n:
-        right = left + m
-        target = buffer if streamed else dx
-        if scaled:
-            scaled_gradient_columns(
-                chunk(dy, left, right), chunk(x, left, right), m, chunk(scale, left, right), chunk(high, left, right),
-                chunk(a, left, right), chunk(p, left, right), chunk(q, left, right), target,
+        gradient_columns_part(
+            chunk(dy, left, n), chunk(x, left, n), m, scaled, chunk(scale, left, n), chunk(high, left, n), chunk(a, left, n),
+            chunk(p, left, n), chunk(q, left, n), chunk(dx, left, n), streamed, buffer,
+        )  # fmt: skip
+        left += m
+        while streamed and not scaled and left + LINES <= n:
+            gradient_columns_part(
+                chunk(dy, left, n), chunk(x, left, n), LINES, False, scale, chunk(high, left, n), chunk(a, left, n), chunk(p, left, n),
+                chunk(q, left, n), chunk(dx, left, n), True, buffer,
             )  # fmt: skip
-        else:
-            gradient_columns(
-                chunk(dy, left, right), chunk(x, left, right), m, chunk(high, left, right), chunk(a, left, right), chunk(p, left, right),
-                chunk(q, left, right), target,
-            )  # fmt: skip
-        if streamed:
-            stream(buffer, m, chunk(dx, left, right))
-        left = right
+            left += LINES
         m = min(n - left, LINES)
+
+
+def gradient_columns_part(dy, x, n, scaled, scale, high, a, p, q, dx, streamed, buffer):
+    """The same of n values at once."""
+    target = buffer if streamed else dx
+    if scaled:
+        scaled_gradient_columns(dy, x, n, scale, high, a, p, q, target)
+    else:
+        gradient_columns(dy, x, n, high, a, p, q, target)
+    if streamed:
+        stream(buffer, n, dx)

@@ -4,6 +4,8 @@ from math import pow, sqrt
 
 import numpy as np
 
+LINES = 64  # values written past the caches at once: a constant of the C compiler, which unrolls what writes so many
+
 
 def row(block, i, n):
     """Row i of a C-contiguous block whose rows hold n values, and what follows it: whoever takes a row says how many values."""

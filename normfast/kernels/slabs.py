@@ -107,13 +107,19 @@ def run_gradient_sums(dy, x, n, scale, high, factor, low):
     """Sums of dy and dy * xhat over a run, a block at a time in x's type."""
     like = x[0]
     total = total_xhat = 0.0
+    apart = n // BLOCK * (BLOCK // 2)
     lo = 0
     while lo < n:
-        hi = min(lo + BLOCK, n)
-        d, dd = gradient_sums(chunk(dy, lo, hi), chunk(x, lo, hi), hi - lo, cast(scale, like), cast(high, like))
+        if lo < apart:
+            d, dd = gradient_sums_apart(chunk(dy, lo, n), chunk(x, lo, n), BLOCK // 2, apart, cast(scale, like), cast(high, like))
+            lo += BLOCK // 2
+            if lo == apart:
+                lo += apart
+        else:
+            d, dd = gradient_sums(chunk(dy, lo, n), chunk(x, lo, n), n - lo, cast(scale, like), cast(high, like))
+            lo = n
         total += d
         total_xhat += dd * factor + d * low
-        lo = hi
     return total, total_xhat
 
 

@@ -11,36 +11,48 @@ from normfast.kernels.primitives import *
 def shifted_sums(x, n, scale, shift):
     """Sum and sum of squares of d = x * scale - shift, added up in the type of `shift`."""
     quarter = n // 4
-    x1 = chunk(x, quarter, n)
-    x2 = chunk(x, 2 * quarter, n)
-    x3 = chunk(x, 3 * quarter, n)
+    s, q = sums_apart(x, quarter, quarter, scale, shift)
+    for j in range(4 * quarter, n):
+        d = x[j] * scale - shift
+        s += d
+        q += d * d
+    return s, q
+
+
+def sums_apart(x, n, apart, scale, shift):
+    """The same of four runs of n values, each so far from the one before."""
+    x1 = chunk(x, apart, apart + n)
+    x2 = chunk(x, 2 * apart, 2 * apart + n)
+    x3 = chunk(x, 3 * apart, 3 * apart + n)
     s = q = cast(0.0, shift)
-    for j in range(quarter):
+    for j in range(n):
         d0 = x[j] * scale - shift
         d1 = x1[j] * scale - shift
         d2 = x2[j] * scale - shift
         d3 = x3[j] * scale - shift
         s += (d0 + d1) + (d2 + d3)
         q += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
-    for j in range(4 * quarter, n):
-        d0 = x[j] * scale - shift
-        s += d0
-        q += d0 * d0
     return 1.0 * s, 1.0 * q
 
 
 def gradient_sums(dy, x, n, scale, high):
     """Sums of dy and of dy * d, with d = x * scale - high."""
     half = n // 2
-    dy1 = chunk(dy, half, n)
-    x1 = chunk(x, half, n)
-    s = q = cast(0.0, high)
-    for j in range(half):
-        s += dy[j] + dy1[j]
-        q += dy[j] * (x[j] * scale - high) + dy1[j] * (x1[j] * scale - high)
+    s, q = gradient_sums_apart(dy, x, half, half, scale, high)
     for j in range(2 * half, n):
         s += dy[j]
         q += dy[j] * (x[j] * scale - high)
+    return s, q
+
+
+def gradient_sums_apart(dy, x, n, apart, scale, high):
+    """The same of two runs of n values, so far from each other."""
+    dy1 = chunk(dy, apart, apart + n)
+    x1 = chunk(x, apart, apart + n)
+    s = q = cast(0.0, high)
+    for j in range(n):
+        s += dy[j] + dy1[j]
+        q += dy[j] * (x[j] * scale - high) + dy1[j] * (x1[j] * scale - high)
     return 1.0 * s, 1.0 * q
 
 

@@ -3,9 +3,8 @@ from cython cimport floating
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from .dropout_lanes cimport dropout_lanes, select_lanes
 from .halves cimport store, widen
-from .normalize cimport LINES
 from .philox cimport BLOCK_WORDS, philox4x32, random_block
-from .primitives cimport cast, chunk, equal_bytes, item, large_bytes, lead, lowest_bit, prefetch, stream, uint32, uint64
+from .primitives cimport LINES, cast, chunk, equal_bytes, item, large_bytes, lead, lowest_bit, prefetch, stream, uint32, uint64
 
 cdef Py_ssize_t AHEAD, DRAWS, FLAGS
 

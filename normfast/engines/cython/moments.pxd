@@ -1,14 +1,14 @@
 cimport cython
 from cython cimport floating
 from .primitives cimport cast, chunk, lane, sqrt
-from .sums cimport shifted_sums
+from .sums cimport shifted_sums, sums_apart
 
-cdef Py_ssize_t HEAD, BLOCK
+cdef Py_ssize_t HEAD, BLOCK, QUARTER
 cdef double SMALLEST, LARGEST
 
 
 @cython.locals(
-    lo=Py_ssize_t, m=Py_ssize_t, half=Py_ssize_t, shift=lane, first=double, error=double, d=double, dd=double, d1=double, dd1=double)
+    lo=Py_ssize_t, m=Py_ssize_t, half=Py_ssize_t, apart=Py_ssize_t, stop=Py_ssize_t, shift=lane, first=double, error=double, d=double, dd=double, d1=double, dd1=double)
 cdef (double, double, double) extend(
     floating* x, Py_ssize_t n, double scale, Py_ssize_t count, double mean, double rest, double m2, lane like) noexcept nogil
 

@@ -20,6 +20,9 @@ ctypedef fused written:
     double
     uint16_t
 
+cdef enum:
+    LINES = 64  # that of kernels/primitives.py
+
 
 cdef inline item* row(item* block, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
     return block + i * n

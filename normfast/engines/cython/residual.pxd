@@ -5,8 +5,8 @@ from .dropout cimport FLAGS, keep_run, select, select_sweep
 from .half_rows cimport half_rows
 from .halves cimport store, widen
 from .layer_norm cimport TILE, drain, gradient_factors, gradient_row, layer_norm_rows
-from .normalize cimport LINES, weighted_gradient_sweep
-from .primitives cimport cast, chunk, lead, prefetch, row, stream, uint32
+from .normalize cimport weighted_gradient_sweep
+from .primitives cimport LINES, cast, chunk, lead, prefetch, row, stream, uint32
 from .residual_lanes cimport add_lanes, gradient_lanes
 from .rows cimport TOGETHER
 

@@ -4,7 +4,7 @@ from .activations cimport IDENTITY, activate_gradient
 from .factors cimport centre
 from .moments cimport BLOCK, extend, larger, largest, merge, unit_scale, within_reach
 from .primitives cimport cast, chunk, lane, row
-from .sums cimport gradient_sums
+from .sums cimport gradient_sums, gradient_sums_apart
 from .normalize cimport affine_sweep, gradient_sweep
 
 cdef Py_ssize_t run_index(Py_ssize_t q, Py_ssize_t i, Py_ssize_t r, Py_ssize_t c) noexcept nogil
@@ -45,7 +45,7 @@ cdef (double, double) piece_gradient_sums(
     floating* dy, floating* x, double* mean, double* rstd, Py_ssize_t q, Py_ssize_t p, Py_ssize_t r, Py_ssize_t c, Py_ssize_t s,
     Py_ssize_t splits_r, Py_ssize_t splits_s) noexcept nogil
 
-@cython.locals(lo=Py_ssize_t, hi=Py_ssize_t, like=floating, total=double, total_xhat=double, d=double, dd=double)
+@cython.locals(lo=Py_ssize_t, apart=Py_ssize_t, like=floating, total=double, total_xhat=double, d=double, dd=double)
 cdef (double, double) run_gradient_sums(
     floating* dy, floating* x, Py_ssize_t n, double scale, double high, double factor, double low) noexcept nogil
 

@@ -3,14 +3,19 @@ from cython cimport floating
 from .primitives cimport cast, chunk, lane, row
 
 
-@cython.locals(
-    quarter=Py_ssize_t, j=Py_ssize_t, x1="floating*", x2="floating*", x3="floating*", d0=lane, d1=lane, d2=lane, d3=lane, s=lane,
-    q=lane)
+@cython.locals(quarter=Py_ssize_t, j=Py_ssize_t, d=lane, s=double, q=double)
 cdef (double, double) shifted_sums(floating* x, Py_ssize_t n, lane scale, lane shift) noexcept nogil
 
-@cython.locals(half=Py_ssize_t, j=Py_ssize_t, dy1="floating*", x1="floating*", s=floating, q=floating)
+@cython.locals(j=Py_ssize_t, x1="floating*", x2="floating*", x3="floating*", d0=lane, d1=lane, d2=lane, d3=lane, s=lane, q=lane)
+cdef (double, double) sums_apart(floating* x, Py_ssize_t n, Py_ssize_t apart, lane scale, lane shift) noexcept nogil
+
+@cython.locals(half=Py_ssize_t, j=Py_ssize_t, s=double, q=double)
 cdef (double, double) gradient_sums(
     floating* dy, floating* x, Py_ssize_t n, floating scale, floating high) noexcept nogil
+
+@cython.locals(j=Py_ssize_t, dy1="floating*", x1="floating*", s=floating, q=floating)
+cdef (double, double) gradient_sums_apart(
+    floating* dy, floating* x, Py_ssize_t n, Py_ssize_t apart, floating scale, floating high) noexcept nogil
 
 @cython.locals(
     half=Py_ssize_t, i=Py_ssize_t, j=Py_ssize_t, dy0="floating*", dy1="floating*", x0="floating*", x1="floating*", t=double)
