@@ -12,7 +12,7 @@ from normfast.kernels.normalize import *
 from normfast.kernels.primitives import *
 from normfast.kernels.slabs import *
 
-CHUNK = 2048  # values at once, a multiple of BLOCK
+CHUNK = 2048  # values at once, no less than BLOCK
 
 
 def half_slab(
@@ -64,15 +64,30 @@ def words_moments(x, bfloat, q, r, c, s, scale, bits, values):
     """Mean and m2 of statistic q times scale."""
     count = 0
     mean = rest = m2 = 0.0
+    apart = s // BLOCK * QUARTER
     for j in range(r):
+        words = row(x, run_index(q, j, r, c), s)
         lo = 0
         while lo < s:
-            m = min(s - lo, CHUNK)
-            widen(chunk(row(x, run_index(q, j, r, c), s), lo, lo + m), m, bfloat, bits, values)
+            if lo < apart:  # as `extend` takes a whole run
+                m = BLOCK
+                widen_apart(chunk(words, lo, s), QUARTER, apart, 4, bfloat, bits, values)
+                lo += QUARTER
+                if lo == apart:
+                    lo += 3 * apart
+            else:
+                m = s - lo
+                widen(chunk(words, lo, s), m, bfloat, bits, values)
+                lo = s
             mean, rest, m2 = extend(values, m, scale, count, mean, rest, m2, values[0])
             count += m
-            lo += m
     return mean, m2
+
+
+def widen_apart(source, n, apart, runs, bfloat, bits, values):
+    """n words from each of several runs that start so far apart, one after the other."""
+    for k in range(runs):
+        widen(chunk(source, k * apart, k * apart + n), n, bfloat, chunk(bits, k * n, k * n + n), chunk(values, k * n, k * n + n))
 
 
 def half_slab_gradient(
@@ -83,18 +98,27 @@ def half_slab_gradient(
     scale, high, factor, low = centre(mean[q], rstd[q], like)
     # c1 = mean(dy * weight), c2 = mean(dy * weight * xhat)
     c1 = c2 = 0.0
+    apart = s // BLOCK * (BLOCK // 2)
     for j in range(r):
         total = total_xhat = 0.0
         i = run_index(q, j, r, c)
         lo = 0
         while lo < s:
-            m = min(s - lo, CHUNK)
-            widen(chunk(row(dy, i, s), lo, lo + m), m, bfloat, dy_bits, dy_values)
-            widen(chunk(row(x, i, s), lo, lo + m), m, bfloat, bits, values)
+            if lo < apart:  # as `run_gradient_sums` takes a whole run
+                m = BLOCK
+                widen_apart(chunk(row(dy, i, s), lo, s), BLOCK // 2, apart, 2, bfloat, dy_bits, dy_values)
+                widen_apart(chunk(row(x, i, s), lo, s), BLOCK // 2, apart, 2, bfloat, bits, values)
+                lo += BLOCK // 2
+                if lo == apart:
+                    lo += apart
+            else:
+                m = s - lo
+                widen(chunk(row(dy, i, s), lo, s), m, bfloat, dy_bits, dy_values)
+                widen(chunk(row(x, i, s), lo, s), m, bfloat, bits, values)
+                lo = s
             d, dd = run_gradient_sums(dy_values, values, m, scale, high, factor, low)
             total += d
             total_xhat += dd
-            lo += m
         k = q % sets * own + j % own
         sum_dy[q * own + j % own] += total
         sum_dy_xhat[q * own + j % own] += total_xhat
