@@ -28,8 +28,7 @@ def group_norm_rows(x, weight, bias, k, s, groups, eps, y, mean, rstd, var, lo, 
             own = chunk(xi, left, left + s)
             target = chunk(yi, left, left + s)
             if streamed:
-                following = chunk(row(x, min(i + 1, hi - 1), k * s), left, left + s)
-                affine_sweep(own, s, cast(scale, like), cast(high, like), a, a_low, b, IDENTITY, following, target, True, buffer)
+                affine_sweep(own, s, cast(scale, like), cast(high, like), a, a_low, b, IDENTITY, k * s, target, True, buffer)
             else:  # runs may be short, and a sweep costs as much as 64 values
                 affine_run(own, s, cast(scale, like), cast(high, like), a, a_low, b, target)
 

@@ -36,7 +36,7 @@ def half_slab(
             n = min(s - lo, CHUNK)
             source = chunk(row(x, i, s), lo, lo + n)
             widen(source, n, bfloat, bits, values)
-            affine_sweep(values, n, cast(scale, like), cast(high, like), a, a_low, b, code, values, values, False, values)
+            affine_sweep(values, n, cast(scale, like), cast(high, like), a, a_low, b, code, 0, values, False, values)
             store(bits, values, n, bfloat, work_bits, work, source, chunk(row(y, i, s), lo, lo + n), streamed, words)
             lo += n
 

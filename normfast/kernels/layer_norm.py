@@ -25,14 +25,14 @@ def layer_norm_rows(x, weight, bias, n, eps, centred, y, mean, rstd, var, lo, hi
             xk = row(x, k, n)
             scale, high, r, low = centre(mean[k], rstd[k], xk[0])
             rounded = cast(r, xk[0])
-            following = row(x, min(k + step, hi - 1), n)
+            ahead = (min(k + step, hi - 1) - k) * n
             beside = (k - i) % group if group > 1 else 0  # the rows before it in the buffer
             target = chunk(buffer, beside * n, PART) if group > 1 else row(y, k, n)
             if group > 1:
-                prefetch(following, n)
+                prefetch(chunk(xk, ahead, ahead + n), n)
             weighted_sweep(
                 xk, n, cast(scale, xk[0]), cast(high, xk[0]), rounded, cast(r - rounded, xk[0]), cast(low, xk[0]), weight, bias,
-                following, target, streamed and group <= 1, buffer,
+                ahead, target, streamed and group <= 1, buffer,
             )  # fmt: skip
             if group > 1 and (beside + 1 == group or k + 1 == stop):
                 stream(buffer, (beside + 1) * n, row(y, k - beside, n))

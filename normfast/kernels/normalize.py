@@ -11,6 +11,7 @@ from normfast.kernels.activations import *
 from normfast.kernels.primitives import *
 
 PART = 1024  # values written at once where a function follows; of a buffer
+DISTANCE = 1024  # values ahead of a sweep, in the order of memory, that it asks for: batch norm by given statistics 0.89 of the time
 SHORT = 256  # values of a run that goes past the caches with its neighbours
 
 
@@ -68,22 +69,22 @@ def multiply_columns(x, n, factor, y):
 # Past the caches where an output is larger than they are
 
 
-def affine_sweep(x, n, scale, high, a, a_low, b, code, following, y, streamed, buffer):
+def affine_sweep(x, n, scale, high, a, a_low, b, code, ahead, y, streamed, buffer):
     """`affine_run`, then the activation of that code; past the caches, through the buffer, if `streamed`.
 
-    The values of the run `following` are asked for then, since reading and storing past the caches take turns otherwise.
+    The values that stand so far ahead are asked for then, since reading and storing past the caches take turns otherwise.
     """
     left = 0
     if streamed:
         left = lead(y, n)
-        affine_lines(x, left, scale, high, a, a_low, b, code, following, y, buffer)
+        affine_lines(x, left, scale, high, a, a_low, b, code, ahead, y, buffer)
         while code <= RELU and left + LINES <= n:
-            affine_lines(chunk(x, left, n), LINES, scale, high, a, a_low, b, code, chunk(following, left, n), chunk(y, left, n), buffer)
+            affine_lines(chunk(x, left, n), LINES, scale, high, a, a_low, b, code, ahead, chunk(y, left, n), buffer)
             left += LINES
     while left < n:
         m = min(n - left, PART)
         if streamed:
-            affine_lines(chunk(x, left, n), m, scale, high, a, a_low, b, code, chunk(following, left, n), chunk(y, left, n), buffer)
+            affine_lines(chunk(x, left, n), m, scale, high, a, a_low, b, code, ahead, chunk(y, left, n), buffer)
         else:
             affine_active(chunk(x, left, n), m, scale, high, a, a_low, b, code, chunk(y, left, n))
         left += m
@@ -96,35 +97,35 @@ def affine_active(x, n, scale, high, a, a_low, b, code, y):
         activate(y, n, code, y)
 
 
-def affine_lines(x, n, scale, high, a, a_low, b, code, following, y, buffer):
+def affine_lines(x, n, scale, high, a, a_low, b, code, ahead, y, buffer):
     """The same past the caches."""
     affine_active(x, n, scale, high, a, a_low, b, code, buffer)
-    prefetch(following, n)
+    prefetch(chunk(x, ahead, ahead + n), n)
     stream(buffer, n, y)
 
 
-def weighted_sweep(x, n, scale, high, r, r_low, low, weight, bias, following, y, streamed, buffer):
-    """`weighted_run` in the same way; the values of the run `following` are asked for."""
+def weighted_sweep(x, n, scale, high, r, r_low, low, weight, bias, ahead, y, streamed, buffer):
+    """`weighted_run` in the same way."""
     if streamed:
         left = lead(y, n)
-        weighted_lines(x, left, scale, high, r, r_low, low, weight, bias, following, y, buffer)
+        weighted_lines(x, left, scale, high, r, r_low, low, weight, bias, ahead, y, buffer)
         while left + LINES <= n:
             weighted_lines(
                 chunk(x, left, n), LINES, scale, high, r, r_low, low, chunk(weight, left, n), chunk(bias, left, n),
-                chunk(following, left, n), chunk(y, left, n), buffer,
+                ahead, chunk(y, left, n), buffer,
             )  # fmt: skip
             left += LINES
         weighted_lines(
             chunk(x, left, n), n - left, scale, high, r, r_low, low, chunk(weight, left, n), chunk(bias, left, n),
-            chunk(following, left, n), chunk(y, left, n), buffer,
+            ahead, chunk(y, left, n), buffer,
         )  # fmt: skip
     else:
         weighted_run(x, n, scale, high, r, r_low, low, weight, bias, y)
 
 
-def weighted_lines(x, n, scale, high, r, r_low, low, weight, bias, following, y, buffer):
+def weighted_lines(x, n, scale, high, r, r_low, low, weight, bias, ahead, y, buffer):
     """`weighted_run` past the caches."""
-    prefetch(following, n)
+    prefetch(chunk(x, ahead, ahead + n), n)
     weighted_run(x, n, scale, high, r, r_low, low, weight, bias, buffer)
     stream(buffer, n, y)
 
@@ -194,7 +195,7 @@ def affine_runs(x, lo, hi, r, c, s, splits, scale, high, a, a_low, b, code, y, s
             affine_run(own, right - left, scale[k], high[k], a[k], a_low[k], b[k], target)
         else:
             affine_sweep(
-                own, right - left, scale[k], high[k], a[k], a_low[k], b[k], code, own, target, past, buffer,
+                own, right - left, scale[k], high[k], a[k], a_low[k], b[k], code, DISTANCE, target, past, buffer,
             )  # fmt: skip
         beside += 1
         if group > 1 and (beside == group or i + 1 == hi):

@@ -76,7 +76,7 @@ def affine_channel(x, mean, rstd, weight, bias, q, r, c, s, code, y, streamed, b
         run = run_index(q, i, r, c)
         affine_sweep(
             row(x, run, s), s, cast(scale, like), cast(high, like), a, cast(factor - a, like), cast(low * weight[q] + bias[q], like), code,
-            row(x, run, s), row(y, run, s), streamed, buffer,
+            s, row(y, run, s), streamed, buffer,
         )  # fmt: skip
 
 

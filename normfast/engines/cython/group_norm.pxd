@@ -11,7 +11,7 @@ from .normalize cimport affine_run, affine_sweep, gradient_run, gradient_sweep
 @cython.locals(
     i=Py_ssize_t, j=Py_ssize_t, q=Py_ssize_t, left=Py_ssize_t, xi="floating*", yi="floating*", like=floating, m=double, m2=double, scale=double, v=double,
     r=double, high=double, factor=double, low=double, a=floating, a_low=floating, b=floating,
-    own="floating*", target="floating*", following="floating*")
+    own="floating*", target="floating*")
 cdef void group_norm_rows(
     floating* x, double* weight, double* bias, Py_ssize_t k, Py_ssize_t s, Py_ssize_t groups, double eps, floating* y, double* mean,
     double* rstd, double* var, Py_ssize_t lo, Py_ssize_t hi, bint streamed, floating* buffer) noexcept nogil

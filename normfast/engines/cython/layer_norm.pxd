@@ -12,7 +12,7 @@ cdef Py_ssize_t TILE
 
 
 @cython.locals(
-    step=Py_ssize_t, group=Py_ssize_t, beside=Py_ssize_t, i=Py_ssize_t, k=Py_ssize_t, stop=Py_ssize_t, xk="floating*", following="floating*", target="floating*", rounded=floating, scale=double,
+    step=Py_ssize_t, group=Py_ssize_t, beside=Py_ssize_t, i=Py_ssize_t, k=Py_ssize_t, stop=Py_ssize_t, xk="floating*", ahead=Py_ssize_t, target="floating*", rounded=floating, scale=double,
     high=double, r=double, low=double)
 cdef void layer_norm_rows(
     floating* x, floating* weight, floating* bias, Py_ssize_t n, double eps, bint centred, floating* y, double* mean, double* rstd, double* var,

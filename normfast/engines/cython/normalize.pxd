@@ -3,7 +3,7 @@ from cython cimport floating
 from .activations cimport IDENTITY, RELU, activate
 from .primitives cimport LINES, chunk, lane, lead, prefetch, row, stream
 
-cdef Py_ssize_t PART, SHORT
+cdef Py_ssize_t DISTANCE, PART, SHORT
 
 
 @cython.locals(j=Py_ssize_t, d=floating)
@@ -42,24 +42,24 @@ cdef void multiply_columns(floating* x, Py_ssize_t n, lane* factor, lane* y) noe
 
 @cython.locals(left=Py_ssize_t, m=Py_ssize_t)
 cdef void affine_sweep(
-    floating* x, Py_ssize_t n, floating scale, floating high, floating a, floating a_low, floating b, int code, floating* following, floating* y,
+    floating* x, Py_ssize_t n, floating scale, floating high, floating a, floating a_low, floating b, int code, Py_ssize_t ahead, floating* y,
     bint streamed, floating* buffer) noexcept nogil
 
 cdef void affine_active(
     floating* x, Py_ssize_t n, floating scale, floating high, floating a, floating a_low, floating b, int code, floating* y) noexcept nogil
 
 cdef void affine_lines(
-    floating* x, Py_ssize_t n, floating scale, floating high, floating a, floating a_low, floating b, int code, floating* following, floating* y,
+    floating* x, Py_ssize_t n, floating scale, floating high, floating a, floating a_low, floating b, int code, Py_ssize_t ahead, floating* y,
     floating* buffer) noexcept nogil
 
 @cython.locals(left=Py_ssize_t)
 cdef void weighted_sweep(
     floating* x, Py_ssize_t n, floating scale, floating high, floating r, floating r_low, floating low, floating* weight, floating* bias,
-    floating* following, floating* y, bint streamed, floating* buffer) noexcept nogil
+    Py_ssize_t ahead, floating* y, bint streamed, floating* buffer) noexcept nogil
 
 cdef void weighted_lines(
     floating* x, Py_ssize_t n, floating scale, floating high, floating r, floating r_low, floating low, floating* weight, floating* bias,
-    floating* following, floating* y, floating* buffer) noexcept nogil
+    Py_ssize_t ahead, floating* y, floating* buffer) noexcept nogil
 
 @cython.locals(left=Py_ssize_t)
 cdef void gradient_sweep(

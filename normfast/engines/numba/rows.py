@@ -13,5 +13,5 @@ def normalize_row(x, n, mean, rstd, weight, bias, y):
     scale, high, r, low = factors.centre(mean, rstd, like)
     rounded = cast(r, like)
     normalize.weighted_sweep(
-        x, n, cast(scale, like), cast(high, like), rounded, cast(r - rounded, like), cast(low, like), weight, bias, x, y, False, y
+        x, n, cast(scale, like), cast(high, like), rounded, cast(r - rounded, like), cast(low, like), weight, bias, 0, y, False, y
     )
