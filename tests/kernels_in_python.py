@@ -170,9 +170,7 @@ def plain(*shape):
 
 def store_past_caches(monkeypatch, always):
     """Results of every size, or of none."""
-    limit = 0 if always else 1 << 60
-    monkeypatch.setattr(compiled, "STREAMED", limit)
-    monkeypatch.setitem(CompiledEngine._buffers.__kwdefaults__, "limit", limit)
+    monkeypatch.setattr(compiled, "STREAMED", 0 if always else 1 << 60)
 
 
 def several(results):

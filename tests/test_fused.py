@@ -431,7 +431,7 @@ def test_bits_do_not_depend_on_where_an_array_begins(engine, dtype, norm, rng, m
 
 @pytest.mark.parametrize("drops", [True, False])
 def test_large_arrays(compiled_engine, dtype, norm, drops, rng):
-    """Beyond 16 MB: h and dx are those of its parts, y is that of some rows, and writing in place changes no bit."""
+    """Beyond 8 MB: h and dx are those of its parts, y is that of some rows, and writing in place changes no bit."""
     shape = ((18 << 20) // 1000 // dtype.itemsize, 1000)
     x, residual = rng.standard_normal((2, *shape), np.float32).astype(dtype)
     forward, backward = trio(norm, drops)

@@ -14,8 +14,9 @@ from normfast.engines.threads import get_num_threads
 # Values below which a call stays serial. A second core is not always to be had: BLAS's threads spin on it after a matmul. Batch norm
 # inference of 2048 x 7 x 7 values: 42 us on one thread, 35 us on two.
 SERIAL = int(os.environ.get("NORMFAST_SERIAL", 65536))
-# Bytes from which a result goes past the caches. Layer norm of 12 MB takes 0.59 ms so and 0.55 ms not, of 25 MB 1.2 ms and 2.1 ms.
-STREAMED = int(os.environ.get("NORMFAST_STREAM", 16 << 20))
+# Bytes from which a result goes past the caches. Layer norm of 8 MB takes 0.8 of its time through them, of 12 MB 0.85, also with a
+# second one that reads the result; group norm of 8 MB 0.87. Layer norm of 4 MB takes 1.1 times it, batch norm inference of 4 MB 1.5.
+STREAMED = int(os.environ.get("NORMFAST_STREAM", 8 << 20))
 
 PIECE = 65536  # values in a piece of a statistic: 256 kB of float32, so that 2 cores have 4 pieces from 1 MB on
 WIDTH = 512  # columns side by side: their sums stay in the first cache
