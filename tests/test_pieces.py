@@ -36,6 +36,14 @@ CALLS = {
     "batch 16 bits": lambda x, dy, w, m: both(
         nf.batch_norm_forward, nf.batch_norm_backward, x.astype(np.float16), dy.astype(np.float16), w.astype(np.float32), None
     ),
+    "batch strided": lambda x, dy, w, m: both(nf.batch_norm_forward, nf.batch_norm_backward, x[:, ::-1, :, ::-1], dy, w, w),
+    "batch strided, gelu": lambda x, dy, w, m: both(
+        nf.batch_norm_forward, nf.batch_norm_backward, x[:, ::-1, :, ::-1], dy.copy(), w, w, activation="gelu"
+    ),
+    "batch inference": lambda x, dy, w, m: [nf.batch_norm(x[:, ::-1], w, w**2, w, w, activation=(np.abs, np.sign))],
+    "group strided": lambda x, dy, w, m: both(
+        nf.group_norm_forward, nf.group_norm_backward, x[:, ::-1, :, ::-1], dy, 2, w, w, num_groups=2
+    ),
     "layer masked": lambda x, dy, w, m: both(nf.layer_norm_forward, nf.layer_norm_backward, x, dy, w, w, where=m),
     "layer strided": lambda x, dy, w, m: both(nf.layer_norm_forward, nf.layer_norm_backward, x[:, ::-1, :, ::-1], dy, w, w, axis=1),
     "rms strided": lambda x, dy, w, m: both(nf.rms_norm_forward, nf.rms_norm_backward, x[:, ::-1, :, ::-1], dy, w, axis=1),
@@ -71,11 +79,49 @@ def test_pieces_of_any_size(engine, name, rng, monkeypatch):
     weight, mask = rng.standard_normal(6), rng.random(x.shape) < 0.7
     mask[..., 0] = True
     expected = CALLS[name](x, dy, weight, mask)
-    for limit in (1, 7, 40, 200):
+    for limit in (1, 7, 40, 200, 400):
         monkeypatch.setattr(_pieces, "LIMIT", limit)
         for result, value in zip(CALLS[name](x, dy, weight, mask), expected, strict=True):
             wide = value.dtype == np.float64 and "16 bits" not in name  # statistics of 16-bit values are summed in float32
             agree(result.astype(np.float64), value, f"{name} in pieces of {limit}", units=256 if wide else 2.0**42)
+
+
+def test_few_large_groups_are_cut(dtype, rng, monkeypatch):
+    """Into pieces that depend on the shape alone: whatever the number of threads, the bits are the same."""
+    x, dy = rng.standard_normal((2, 2, 6, 30, 31)).astype(dtype)
+    weight = rng.standard_normal(6).astype(dtype)
+
+    def results():
+        return both(nf.group_norm_forward, nf.group_norm_backward, x, dy, 1, weight, weight, num_groups=1)
+
+    whole = results()
+    monkeypatch.setattr("normfast.engines.policy.PIECE", 500)
+    with nf.threads(1):
+        expected = results()
+    for result, value in zip(expected, whole, strict=True):
+        agree(result.astype(dtype), value, "in pieces of 500", units=16, scale=max(1.0, np.abs(value).max()))
+    for threads in (2, 5):
+        with nf.threads(threads):
+            assert [result.tobytes() for result in results()] == [result.tobytes() for result in expected]
+
+
+@pytest.mark.parametrize("out", ["dy", "x"])
+def test_parts_in_place(out, rng, monkeypatch):
+    """dx in the place of dy or of x, where the other one is staged in parts."""
+    x, dy = rng.standard_normal((2, 1, 8, 9, 10))
+    options = {"weight": rng.standard_normal(8), "bias": rng.standard_normal(8), "activation": "gelu"}
+    for limit in (1 << 18, 400):
+        monkeypatch.setattr(_pieces, "LIMIT", limit)
+        for strided in ("dy", "x", "both", "neither"):
+            arrays = {"dy": dy.copy(), "x": x.copy()}
+            for name in arrays:
+                if strided in (name, "both"):
+                    arrays[name] = np.repeat(arrays[name], 2, axis=3)[..., ::2]
+            _, stats = nf.batch_norm_forward(x, **options)
+            expected = nf.batch_norm_backward(dy, x, stats, **options)
+            found = nf.batch_norm_backward(**arrays, stats=stats, **options, out=arrays[out])
+            for value, right, what in zip(found, expected, found._fields, strict=True):
+                agree(value, right, f"{what}, {strided} strided, parts of {limit}", units=64)
 
 
 @pytest.mark.parametrize("name", ["cython", "numba"])

@@ -10,6 +10,7 @@ RNG = np.random.default_rng(0)
 X, IMAGES = RNG.standard_normal((4, 8, 32), np.float32), RNG.standard_normal((4, 8, 16, 16), np.float32)
 NHWC, HALVES, FLAGS = np.ascontiguousarray(IMAGES.transpose(0, 2, 3, 1)), X.astype(np.float16), np.ones((4, 8, 1), bool)
 WIDE = RNG.standard_normal((8, 16, 16, 16), np.float32).astype(np.float16)
+COLUMNS = np.ones((2048, 256), np.float16)
 ONES = np.ones(32, np.float32)
 LAYER, BATCH, GROUP = nf.layer_norm_forward(X)[1], nf.batch_norm_forward(IMAGES)[1], nf.group_norm_forward(IMAGES, 2)[1]
 _, SUM, STATS = nf.add_layer_norm_forward(X, X)
@@ -25,6 +26,8 @@ WAYS = {
     "batch norm": (lambda: nf.batch_norm_forward(IMAGES), ["batch_norm_forward"]),
     "batch norm, 16 bits": (lambda: nf.batch_norm_forward(WIDE), ["batch_norm_forward"]),
     "group norm, 16 bits": (lambda: nf.group_norm(WIDE, 2), ["group_norm_at_once"]),
+    "batch norm, short runs of 16 bits": (lambda: nf.batch_norm_forward(WIDE[:, :, :4, :4]), ["widen", "batch_norm_forward", "narrow"]),
+    "batch norm, many 16-bit columns": (lambda: nf.batch_norm_forward(COLUMNS), ["widen", "batch_norm_forward", "narrow"] * 2),
     "batch norm, relu": (lambda: nf.batch_norm_forward(IMAGES, activation="relu"), ["batch_norm_forward"]),
     "batch norm, own activation": (lambda: nf.batch_norm_forward(IMAGES, activation=(np.abs, np.sign)), ["batch_norm_forward"]),
     "batch norm, NHWC": (lambda: nf.batch_norm_forward(NHWC, axis=-1), ["batch_norm_forward"]),
@@ -34,7 +37,8 @@ WAYS = {
     "batch norm's gradient": (lambda: nf.batch_norm_backward(IMAGES, IMAGES, BATCH), ["batch_norm_backward"]),
     "group norm": (lambda: nf.group_norm(IMAGES, 2), ["group_norm_at_once"]),
     "group norm, NHWC": (lambda: nf.group_norm(NHWC, 2, axis=-1), IN_TWO_STEPS),
-    "group norm of short runs": (lambda: nf.group_norm(IMAGES[:, :, :2, :2], 2), IN_TWO_STEPS),
+    "group norm of many short runs": (lambda: nf.group_norm(np.ones((9, 2048, 2, 2)), 2), IN_TWO_STEPS),
+    "group norm of strides": (lambda: nf.group_norm(IMAGES[:, :, :, ::2], 2), ["group_norm_forward"]),
     "group norm's gradient": (lambda: nf.group_norm_backward(IMAGES, IMAGES, GROUP, num_groups=2), ["group_norm_gradients_at_once"]),
     "instance norm": (lambda: nf.instance_norm(IMAGES), ["group_norm_at_once"]),
     "mean-variance norm": (lambda: nf.mean_variance_norm(IMAGES), ["batch_norm_forward"]),

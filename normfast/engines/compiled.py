@@ -13,6 +13,7 @@ from normfast.engines.policy import (
     STREAMED,
     WIDTH,
     column_splits,
+    cut_groups,
     fused_tiles,
     row_tiles,
     rows_beside,
@@ -57,6 +58,15 @@ def spaces(threads, size, dtype, *sets):
 def bits_of(words, n):
     """The first n bits of words of 32, the lowest of the first word first, as an array of bool."""
     return np.unpackbits(words.astype("<u4", copy=False).view(np.uint8), count=n, bitorder="little").view(bool)
+
+
+def of_channels(rows, channels, *values):
+    """Numbers of each row, (rows,), or of each channel of each group, (groups, c), as (1, channels) for the channels of all rows."""
+    each = channels // rows
+    return [
+        np.repeat(value, each)[None] if value.ndim == 1 else np.broadcast_to(value, (channels // value.size, *value.shape)).reshape(1, -1)
+        for value in values
+    ]
 
 
 def tile_spaces(sets, tiles, n, threads, dtype):
@@ -242,6 +252,13 @@ class CompiledEngine:
             channels = weight.shape[1]
             self._half_slabs(x, channels, 1, s, weight, bias, channels, eps, False, IDENTITY, y, mean, rstd, var)
             return
+        if cut_groups(*x.shape):
+            m2, scale = np.empty((2, len(x)))
+            self.scaled_moments(x[None, None], x.dtype, mean[None], m2[None], scale[None])
+            self._untyped.finish_statistics(float(x.shape[1]), eps, mean, m2, scale, rstd, var)
+            factors = of_channels(len(x), x.size // s, mean, rstd, weight, bias)
+            self.batch_norm(x.reshape(1, 1, -1, s), *factors, IDENTITY, y.reshape(1, 1, -1, s))
+            return
         threads = workers(x.size)
         self._drivers[x.dtype, x.dtype].group_norm_forward(
             x, weight, bias, s, eps, y, mean, rstd, var, *self._buffers(y, threads, x), threads
@@ -255,6 +272,13 @@ class CompiledEngine:
             return self._half_slab_gradients(dy, x, channels, 1, s, mean, rstd, weight, channels, dx)
         threads = workers(x.size)
         sum_dy, sum_dy_xhat = np.empty((2, x.size // s))
+        if cut_groups(*x.shape):
+            dy_runs, runs, dx_runs = (values.reshape(1, 1, -1, s) for values in (dy, x, dx))
+            mean, rstd, weight = of_channels(len(x), sum_dy.size, mean, rstd, weight)
+            self.gradient_sums(dy_runs, runs, mean, rstd, sum_dy[None], sum_dy_xhat[None])
+            c1, c2 = ((sums * weight).reshape(len(x), -1).sum(axis=1) / x.shape[1] for sums in (sum_dy, sum_dy_xhat))
+            self.gradient(dy_runs, runs, mean, rstd, weight, *of_channels(len(x), sum_dy.size, c1, c2), dx_runs)
+            return sum_dy_xhat, sum_dy
         self._drivers[x.dtype, x.dtype].group_norm_backward(
             dy, x, mean, rstd, weight, s, sum_dy, sum_dy_xhat, dx, *self._buffers(dx, threads, dy, x), threads
         )

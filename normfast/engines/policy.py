@@ -71,14 +71,16 @@ def fused_tiles(rows, n):
     return min(row_tiles(rows, n), max(8, 32768 // n))
 
 
-def takes_groups(groups, s):
-    """Whether groups of so many samples, in runs of s values, are taken as rows: short runs and few rows go as a block instead."""
-    return s >= 16 and groups >= 4
+def takes_groups(runs, s):
+    """Whether the groups of so many runs of s values, channels of samples, are taken as rows: many short runs go as a block instead."""
+    return s >= 16 or runs <= 16384
 
 
-def takes_halves(block):
-    """Whether a block of 16-bit values, or None, is taken in one call: where its runs are long enough to be widened one by one."""
-    if block is None:
-        return False
-    a, _, c, s = block
-    return s >= 64 and a * c >= 16
+def cut_groups(groups, n):
+    """Whether groups of n values are measured in pieces: few large ones would leave threads idle."""
+    return groups < 4 and n > PIECE
+
+
+def takes_halves(s):
+    """Whether runs of s 16-bit values are taken as they lie: where they are long enough to be widened one by one."""
+    return s >= 64

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from normfast import engines
+from normfast.ops._arrays import computing, direct
 
 LIMIT = 1 << 18  # values of a piece: 1 MB of float32, which two sweeps find in the second or third cache
 
@@ -96,3 +97,34 @@ class Staged:
 
     def _fits(self, view):
         return view.dtype == self.dtype and view.flags.c_contiguous and view.flags.aligned
+
+
+def parts_along(layout, axis, *arrays, halves=False):
+    """Parts of the arrays along an axis, which have nothing to do with each other, each for one call of a kernel; or None.
+
+    Yields which part it is, and its runs, the last of which is to be written. What a kernel takes as it lies (`direct`), `halves` too if
+    so, is one part. Else parts of at most LIMIT values are staged, if 32 of them lie side by side; along axis None there is one part. A
+    course costs more: bfloat16 batch norm of 24 x 32 x 4 x 4 values 530 us and so 90, of 32 x 1024 x 7 x 7 on one core 7.7 ms and so 2.8.
+    """
+    blocks = direct(layout, *arrays, halves=halves)
+    if blocks is not None:
+        return iter([(slice(None), *(block.reshape(-1) for block in blocks))])
+    lengths = [layout.shape[i] for i in layout.order]
+    place = 0 if axis is None else layout.order.index(axis)
+    n, inner = lengths[place], math.prod(lengths[place + 1 :])
+    step = n if arrays[0].size <= LIMIT else 0 if axis is None else LIMIT * n // arrays[0].size
+    return _parts(layout, place, step, arrays) if step == n or step * inner >= 32 else None
+
+
+def _parts(layout, place, step, arrays):
+    lengths = [layout.shape[axis] for axis in layout.order]
+    whole = [slice(0, n) for n in lengths]
+    pieces = [
+        (*whole[:place], slice(lo, min(lo + step, lengths[place])), *whole[place + 1 :]) for lo in range(0, lengths[place], max(step, 1))
+    ]
+    *sources, target = (Staged(array, layout.order, computing(array.dtype), pieces) for array in arrays)
+    shared = [np.may_share_memory(source.view, target.view) for source in sources]
+    for piece in pieces:
+        result = target.place(piece)
+        yield piece[place], *(source.load(piece, own) for source, own in zip(sources, shared, strict=True)), result
+        target.keep(piece, result)

@@ -48,7 +48,7 @@ class Share:
         self.x = apart(x, out)
         self.result = np.empty_like(x, subok=False) if out is None else out
         arrays = [self.x, self.result] if dy is None else [self.x, self.result, self.dy]
-        halves = dy is None and takes_halves(self.layout.block) and not isinstance(activation, tuple)
+        halves = dy is None and takes_halves(self.layout.block[3]) and not isinstance(activation, tuple)
         self.blocks = direct(self.layout, *arrays, halves=halves) if where is None and x.size else None
 
     @cached_property

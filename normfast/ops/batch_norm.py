@@ -11,7 +11,6 @@ from normfast.ops._arrays import (
     checked_eps,
     checked_out,
     checked_where,
-    direct,
     floating,
     gradient_dtype,
     layout_of,
@@ -25,6 +24,7 @@ from normfast.ops._arrays import (
 from normfast.ops._device import device, lies_on_device, on_device
 from normfast.ops._foreign import writeable
 from normfast.ops._norm import Course, gradients, normalize
+from normfast.ops._pieces import parts_along
 from normfast.ops._rows import without_dependence
 from normfast.ops._stats import NormGradients, NormStats
 from normfast.ops.activation import checked_activation, code_of, run_activation_backward, run_own
@@ -102,14 +102,26 @@ def batch_norm(
     rstd = 1.0 / np.sqrt(np.where(constant, np.inf, total) if constant.any() else total)
     x = apart(x, out)
     y = np.empty_like(x) if out is None else out
-    blocks = direct(layout, x, y, halves=takes_halves(layout.block) and not isinstance(activation, tuple))
-    if blocks is None:
+    parts = _parts(layout, x, y, halves=not isinstance(activation, tuple))
+    if parts is None:
         weight, bias = (layout.unpack(values, layout.kept) for values in (weight, bias))
         Course(x, layout, layout.kept, weight, bias, activation=activation).apply((mean, rstd, var), y)
-    elif x.size:
-        engines.current().batch_norm(blocks[0], mean, rstd, weight, bias, code_of(activation), blocks[1])
-        run_own(activation, blocks[1].reshape(-1))
+        return y
+    for own, block, result in parts:
+        factors = (values[:, own] for values in (mean, rstd, weight, bias))
+        engines.current().batch_norm(block, *factors, code_of(activation), result)
+        run_own(activation, result.reshape(-1))
     return y
+
+
+def _parts(layout, *arrays, halves):
+    """Parts of the channels that a kernel takes in one call (`parts_along`), as blocks; `halves`: the function takes 16-bit values too."""
+    if not arrays[0].size:
+        return ()
+    a, r, _, s = layout.block
+    axes = [axis for axis in layout.kept if layout.shape[axis] > 1]
+    parts = parts_along(layout, axes[0] if len(axes) == 1 else None, *arrays, halves=halves and takes_halves(s))
+    return None if parts is None else ((own, *(run.reshape(a, r, -1, s) for run in runs)) for own, *runs in parts)
 
 
 def _channels(values, layout, name, default=None, out=None):
@@ -171,15 +183,16 @@ def batch_norm_forward(
     weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
     x = apart(x, out)
     y = np.empty_like(x) if out is None else out
-    blocks = direct(layout, x, y, halves=takes_halves(layout.block) and not isinstance(activation, tuple))
-    if ord != 2 or where is not None or blocks is None:
+    parts = _parts(layout, x, y, halves=not isinstance(activation, tuple)) if ord == 2 and where is None else None
+    if parts is None:
         weight, bias = (layout.unpack(values, layout.kept) for values in (weight, bias))
         return normalize(x, layout, layout.kept, weight, bias, eps, y, where, ord=ord, activation=activation)
     a, r, c, s = layout.block
     mean, rstd, var = unset_statistics(x, a, c)
-    if x.size:
-        engines.current().batch_norm_forward(blocks[0], weight, bias, eps, code_of(activation), blocks[1], mean, rstd, var)
-        run_own(activation, blocks[1].reshape(-1))
+    for own, block, result in parts:
+        statistics_ = (values[:, own] for values in (mean, rstd, var))
+        engines.current().batch_norm_forward(block, weight[:, own], bias[:, own], eps, code_of(activation), result, *statistics_)
+        run_own(activation, result.reshape(-1))
     kept = layout.kept
     return y, NormStats(layout.unpack(mean, kept), layout.unpack(rstd, kept), layout.unpack(var, kept), r * s)
 
@@ -249,25 +262,25 @@ def batch_norm_backward(
     weight, bias = _channels(weight, layout, "weight", 1, out), _channels(bias, layout, "bias", 0, out)
     dy, x = apart(dy, out), apart(x, out)
     dx = np.empty_like(x) if out is None else out
-    blocks = direct(layout, dy, x, dx, halves=takes_halves(layout.block) and activation == IDENTITY)
-    if ord != 2 or where is not None or blocks is None:
+    parts = _parts(layout, dy, x, dx, halves=activation == IDENTITY) if ord == 2 and where is None else None
+    if parts is None:
         weight, bias = (layout.unpack(values, layout.kept) for values in (weight, bias))
         return gradients(dy, x, stats, layout, layout.kept, weight, dtype, dx, bias=bias, ord=ord, activation=activation, where=where)
     mean, rstd = (run.reshape(weight.shape) for run in statistics(stats, layout, out=out))
     dweight, dbias = np.zeros((2, *weight.shape))
-    if x.size:
-        (dy_block, x_block, target), code = blocks, code_of(activation)
+    for own, dy_block, x_block, target in parts:
+        factors, code = [values[:, own] for values in (mean, rstd, weight, bias)], code_of(activation)
         if activation != IDENTITY:  # its gradient stands where dx will be, which x must outlive
-            x_block = x_block.copy() if np.may_share_memory(x, dx) else x_block
-            if np.may_share_memory(dy, dx):
-                parameters = (layout.unpack(values, layout.kept) for values in (weight, bias))
+            x_block = x_block.copy() if np.may_share_memory(x_block, target) else x_block
+            if np.may_share_memory(dy_block, target):
+                parameters = (layout.unpack(values, layout.kept) for values in (weight, bias))  # the arrays are one part, as they lie
                 Course(x, layout, layout.kept, *parameters, activation=activation).differentiate((mean, rstd), dx)
                 dy_block, code = target, IDENTITY
             elif isinstance(activation, tuple):
-                engines.current().batch_norm(x_block, mean, rstd, weight, bias, IDENTITY, target)
+                engines.current().batch_norm(x_block, *factors, IDENTITY, target)
                 run_activation_backward(dy_block.reshape(-1), target.reshape(-1), activation, target.reshape(-1))
                 dy_block = target
-        dweight, dbias = engines.current().batch_norm_backward(dy_block, x_block, mean, rstd, weight, bias, code, target)
+        dweight[:, own], dbias[:, own] = engines.current().batch_norm_backward(dy_block, x_block, *factors, code, target)
     dx = without_dependence(dx, layout.block[1] * layout.block[3], True)
     return NormGradients(dx, layout.unpack(dweight.astype(dtype), layout.kept), layout.unpack(dbias.astype(dtype), layout.kept))
 

@@ -14,7 +14,6 @@ from normfast.ops._arrays import (
     checked_eps,
     checked_out,
     checked_where,
-    direct,
     floating,
     gradient_dtype,
     grouped,
@@ -26,6 +25,7 @@ from normfast.ops._arrays import (
 )
 from normfast.ops._device import device, on_device
 from normfast.ops._norm import gradients, normalize
+from normfast.ops._pieces import parts_along
 from normfast.ops._rows import without_dependence
 from normfast.ops._stats import NormGradients, NormStats
 from normfast.typing import Array, ArrayLike, Writeable
@@ -124,11 +124,12 @@ def group_norm_forward(
     eps, where = checked_eps(eps), checked_where(where, x)
     x = apart(x, out)
     y, shape = np.empty_like(x) if out is None else out, groups.shape
-    if where is None and (rows := _rows(layout, groups, x, y)):
+    if where is None and (parts := _rows(layout, groups, x, y)):
         mean, rstd, var = unset_statistics(x, *shape[:2])
         parameters = weight.reshape(shape[1:3]), bias.reshape(shape[1:3])
-        runs = mean.ravel(), rstd.ravel(), var.ravel()
-        engine.group_norm_forward(rows[0], *parameters, groups.run, eps, rows[1], *runs)
+        for own, rows, result in parts:
+            runs = mean[own].ravel(), rstd[own].ravel(), var[own].ravel()
+            engine.group_norm_forward(rows, *parameters, groups.run, eps, result, *runs)
         return y, NormStats(mean, rstd, var, groups.rows[1])
     where = None if where is None else where.reshape(shape)
     _, stats = normalize(x.reshape(shape), *_course(x.reshape(shape), groups.axis), weight, bias, eps, y.reshape(shape), where)
@@ -189,10 +190,14 @@ def group_norm_backward(
     where, shape = checked_where(where, x), groups.shape
     dy, x = apart(dy, out), apart(x, out)
     dx = np.empty_like(x) if out is None else out
-    if where is None and (rows := _rows(layout, groups, dy, x, dx)):
-        mean, rstd = statistics(stats, layout_of(x.reshape(shape), (0, 1), kept=True), out=out)
-        sums = engines.current().group_norm_backward(*rows[:2], mean, rstd, weight.reshape(shape[1:3]), groups.run, rows[2])
-        dweight, dbias = (total.reshape(x.shape[:2]).sum(axis=0).astype(dtype) for total in sums)
+    if where is None and (parts := _rows(layout, groups, dy, x, dx)):
+        mean, rstd = (run.reshape(shape[:2]) for run in statistics(stats, layout_of(x.reshape(shape), (0, 1), kept=True), out=out))
+        sums = np.empty((2, *x.shape[:2]))
+        for own, *rows, result in parts:
+            of_rows = mean[own].ravel(), rstd[own].ravel(), weight.reshape(shape[1:3])
+            more = engines.current().group_norm_backward(*rows, *of_rows, groups.run, result)
+            sums[0, own], sums[1, own] = (total.reshape(-1, x.shape[1]) for total in more)
+        dweight, dbias = (total.sum(axis=0).astype(dtype) for total in sums)
         return NormGradients(without_dependence(dx, groups.rows[1], True), dweight, dbias)
     options = {} if where is None else {"where": where.reshape(shape)}
     course = _course(x.reshape(shape), groups.axis)
@@ -232,10 +237,12 @@ def _grouped(x, num_groups, axis):
 
 
 def _rows(layout, groups, *arrays):
-    """The arrays as rows, one for each group, where a kernel takes them in one call: not for short runs or few rows; else None."""
-    fit = groups.axis == 1 and layout.natural and takes_groups(groups.rows[0], groups.run) and arrays[0].size
-    halves = takes_halves((groups.rows[0], 1, 1, groups.run))
-    return direct(layout, *arrays, shape=groups.rows, halves=halves) if fit else None
+    """Parts of the samples that a kernel takes in one call (`parts_along`), as rows, one for each group; None for many short runs."""
+    size, n = math.prod(groups.rows), groups.rows[1]
+    if not size or groups.axis != 1 or not layout.natural or not takes_groups(size // groups.run, groups.run):
+        return None
+    parts = parts_along(layout, 0, *arrays, halves=takes_halves(groups.run))
+    return None if parts is None else ((own, *(run.reshape(-1, n) for run in runs)) for own, *runs in parts)
 
 
 def _course(x, axis):

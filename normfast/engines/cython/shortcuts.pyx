@@ -351,7 +351,7 @@ def batch_norm(x, mean, var, weight, bias, axis, eps, int code, out, long_way):
     for j in range(2, ndim if axis == 1 else 0):
         s *= PyArray_DIM(<ndarray>x, j)
     r = size // (c * s)
-    if half(<ndarray>x) and not takes_halves((1, r, c, s)):
+    if half(<ndarray>x) and not takes_halves(s):
         return None
     cdef npy_intp shape[3]
     shape[0], shape[1], shape[2] = 4, 1, c
@@ -375,19 +375,17 @@ def batch_norm(x, mean, var, weight, bias, axis, eps, int code, out, long_way):
 
 cdef Py_ssize_t plain_groups(object x, object groups, object axis, object out):
     """The values of a channel of a sample of x (samples, channels, ...); 0 where something about them is not simple."""
-    cdef Py_ssize_t s = 1, count
+    cdef Py_ssize_t s = 1
     cdef int j
     if not plain(x, -1, -1) or type(axis) is not int or axis != 1 or type(groups) is not int or not PyArray_SIZE(<ndarray>x):
         return 0
     if PyArray_NDIM(<ndarray>x) < 3 or not 0 < groups <= PyArray_DIM(<ndarray>x, 1) or not takes(out, <ndarray>x):
         return 0
-    count = groups
     for j in range(2, PyArray_NDIM(<ndarray>x)):
         s *= PyArray_DIM(<ndarray>x, j)
-    count *= PyArray_DIM(<ndarray>x, 0)
-    if PyArray_DIM(<ndarray>x, 1) % <Py_ssize_t>groups or not takes_groups(count, s):
+    if PyArray_DIM(<ndarray>x, 1) % <Py_ssize_t>groups or not takes_groups(PyArray_SIZE(<ndarray>x) // s, s):
         return 0
-    return s if not half(<ndarray>x) or takes_halves((count, 1, 1, s)) else 0
+    return s if not half(<ndarray>x) or takes_halves(s) else 0
 
 
 def group_norm(x, groups, weight, bias, axis, eps, out, long_way):
