@@ -79,6 +79,7 @@ def test_pieces_of_any_size(engine, name, rng, monkeypatch):
     weight, mask = rng.standard_normal(6), rng.random(x.shape) < 0.7
     mask[..., 0] = True
     expected = CALLS[name](x, dy, weight, mask)
+    monkeypatch.setattr(_pieces, "BESIDE", 1)
     for limit in (1, 7, 40, 200, 400):
         monkeypatch.setattr(_pieces, "LIMIT", limit)
         for result, value in zip(CALLS[name](x, dy, weight, mask), expected, strict=True):

@@ -12,6 +12,7 @@ import numpy as np
 from normfast import engines
 from normfast.ops._arrays import computing, direct
 
+BESIDE = 256  # values of a part that lie side by side at least: 6138 rows of 42 columns of bfloat16 take 1.5 times their course in pieces
 LIMIT = 1 << 18  # values of a piece: 1 MB of float32, which two sweeps find in the second or third cache
 
 
@@ -103,7 +104,7 @@ def parts_along(layout, axis, *arrays, halves=False):
     """Parts of the arrays along an axis, which have nothing to do with each other, each for one call of a kernel; or None.
 
     Yields which part it is, and its runs, the last of which is to be written. What a kernel takes as it lies (`direct`), `halves` too if
-    so, is one part. Else parts of at most LIMIT values are staged, if 32 of them lie side by side; along axis None there is one part. A
+    so, is one part. Else parts of at most LIMIT values are staged, if BESIDE of them lie side by side; axis None is not cut. A
     course costs more: bfloat16 batch norm of 24 x 32 x 4 x 4 values 530 us and so 90, of 32 x 1024 x 7 x 7 on one core 7.7 ms and so 2.8.
     """
     blocks = direct(layout, *arrays, halves=halves)
@@ -113,7 +114,7 @@ def parts_along(layout, axis, *arrays, halves=False):
     place = 0 if axis is None else layout.order.index(axis)
     n, inner = lengths[place], math.prod(lengths[place + 1 :])
     step = n if arrays[0].size <= LIMIT else 0 if axis is None else LIMIT * n // arrays[0].size
-    return _parts(layout, place, step, arrays) if step == n or step * inner >= 32 else None
+    return _parts(layout, place, step, arrays) if step == n or step * inner >= BESIDE else None
 
 
 def _parts(layout, place, step, arrays):
