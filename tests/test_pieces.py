@@ -40,6 +40,9 @@ CALLS = {
     "batch strided, gelu": lambda x, dy, w, m: both(
         nf.batch_norm_forward, nf.batch_norm_backward, x[:, ::-1, :, ::-1], dy.copy(), w, w, activation="gelu"
     ),
+    "batch along two axes": lambda x, dy, w, m: both(
+        nf.batch_norm_forward, nf.batch_norm_backward, x[..., ::-1], dy, np.outer(w[:4], w[:5]), np.outer(w[:4], w[1:]), axis=(0, 2)
+    ),
     "batch inference": lambda x, dy, w, m: [nf.batch_norm(x[:, ::-1], w, w**2, w, w, activation=(np.abs, np.sign))],
     "group strided": lambda x, dy, w, m: both(
         nf.group_norm_forward, nf.group_norm_backward, x[:, ::-1, :, ::-1], dy, 2, w, w, num_groups=2

@@ -37,14 +37,17 @@ def rows(measured):
 def summary(measured, table):
     """All that is kept: machine, versions, settings, means and rows."""
     cpu = measured["machine_info"].get("cpu", {})
-    caches = [(name, cpu.get(f"{key}_cache_size")) for name, key in (("L1d", "l1_data"), ("L2", "l2"), ("L3", "l3"))]
+    caches = {name: cpu.get(f"{key}_cache_size") for name, key in (("L1d", "l1_data"), ("L2", "l2"), ("L3", "l3"))}
+    caches = {name: size for name, size in caches.items() if isinstance(size, int)}
+    if caches.get("L3", float("inf")) <= caches.get("L2", 0):  # what Linux says of AMD's processors there is one core's L2
+        del caches["L3"]
     config = nf.show_config("dicts")
     return {
         "date": measured["datetime"][:10],
         "machine": {
             "processor": cpu.get("brand_raw", config["processor"]),
             "threads": config["threads"],
-            "caches, all cores": ", ".join(f"{name} {size / 2**20:.3g} MB" for name, size in caches if isinstance(size, int)) or "unknown",
+            "caches, all cores": ", ".join(f"{name} {size / 2**20:.3g} MB" for name, size in caches.items()) or "unknown",
             "system": f"{measured['machine_info']['system']}, Python {measured['machine_info']['python_version']}",
         },
         "engines": {name: config["engines"][engine] for name, engine in OURS.items()},

@@ -111,21 +111,25 @@ def parts_along(layout, axis, *arrays, halves=False):
     if blocks is not None:
         return iter([(slice(None), *(block.reshape(-1) for block in blocks))])
     lengths = [layout.shape[i] for i in layout.order]
-    place = 0 if axis is None else layout.order.index(axis)
-    n, inner = lengths[place], math.prod(lengths[place + 1 :])
-    step = n if arrays[0].size <= LIMIT else 0 if axis is None else LIMIT * n // arrays[0].size
-    return _parts(layout, place, step, arrays) if step == n or step * inner >= BESIDE else None
+    if arrays[0].size <= LIMIT:
+        return _staged_parts(layout, arrays, [slice(None)], [tuple(slice(0, n) for n in lengths)])
+    if axis is None:
+        return None
+    place = layout.order.index(axis)
+    n, outer, inner = lengths[place], lengths[:place], lengths[place + 1 :]
+    step = LIMIT * n // arrays[0].size
+    if step * math.prod(inner) < BESIDE:
+        return None
+    owns = [slice(lo, min(lo + step, n)) for lo in range(0, n, step)]
+    pieces = [(*(slice(0, m) for m in outer), own, *(slice(0, m) for m in inner)) for own in owns]
+    return _staged_parts(layout, arrays, owns, pieces)
 
 
-def _parts(layout, place, step, arrays):
-    lengths = [layout.shape[axis] for axis in layout.order]
-    whole = [slice(0, n) for n in lengths]
-    pieces = [
-        (*whole[:place], slice(lo, min(lo + step, lengths[place])), *whole[place + 1 :]) for lo in range(0, lengths[place], max(step, 1))
-    ]
+def _staged_parts(layout, arrays, owns, pieces):
+    """The parts of arrays that are brought in order: which one each is along the axis, and its piece of the arrays."""
     *sources, target = (Staged(array, layout.order, computing(array.dtype), pieces) for array in arrays)
     shared = [np.may_share_memory(source.view, target.view) for source in sources]
-    for piece in pieces:
+    for own, piece in zip(owns, pieces, strict=True):
         result = target.place(piece)
-        yield piece[place], *(source.load(piece, own) for source, own in zip(sources, shared, strict=True)), result
+        yield own, *(source.load(piece, again) for source, again in zip(sources, shared, strict=True)), result
         target.keep(piece, result)
