@@ -105,7 +105,7 @@ def parts_along(layout, axis, *arrays, halves=False):
 
     Yields which part it is, and its runs, the last of which is to be written. What a kernel takes as it lies (`direct`), `halves` too if
     so, is one part. Else parts of at most LIMIT values are staged, if BESIDE of them lie side by side; axis None is not cut. A
-    course costs more: bfloat16 batch norm of 24 x 32 x 4 x 4 values 530 us and so 90, of 32 x 1024 x 7 x 7 on one core 7.7 ms and so 2.8.
+    course costs more: bfloat16 batch norm of 24 x 32 x 4 x 4 values 530 us and so 170, of 32 x 1024 x 7 x 7 on one core 7.7 ms and so 2.8.
     """
     blocks = direct(layout, *arrays, halves=halves)
     if blocks is not None:
