@@ -5,7 +5,7 @@ import pytest
 from kernels_in_python import BAD, EXTREMES, NUMPY, data, judge, plain
 
 BLOCKS = [  # (a, r, c, s), kept along a and c
-    (1, 3, 2, 7), (2, 2, 5, 3), (1, 9, 3, 6), (1, 1, 2, 1100), (1, 1, 1, 300),  # slabs, of which the third are measured as columns
+    (1, 3, 2, 7), (2, 2, 5, 3), (1, 9, 3, 6), (1, 1, 2, 2100), (1, 1, 1, 300),  # slabs, of which the third are measured as columns
     (1, 5, 3, 1), (2, 37, 4, 1), (1, 70, 2, 1), (1, 2, 515, 1), (2, 2, 512, 1), (1, 3, 5, 1),  # columns
 ]  # fmt: skip
 
