@@ -245,6 +245,13 @@ class CompiledEngine:
         self._untyped.add_tiles(partial, total)
         return total
 
+    def _statistics(self, x, eps, mean, rstd, var):
+        """mean, rstd and var (a, c) of a block."""
+        m2, scale = np.empty_like(mean), np.empty_like(mean)
+        self.scaled_moments(x, x.dtype, mean, m2, scale)
+        runs = (values.ravel() for values in (mean, m2, scale, rstd, var))
+        self._untyped.finish_statistics(float(x.shape[1] * x.shape[3]), eps, *runs)
+
     @in_rounds("x", "y", "mean", "rstd", "var", unit="weight")
     def group_norm_forward(self, x, weight, bias, s, eps, y, mean, rstd, var):
         """Rows (rows, n) that hold the channels of one group, s values each; weight and bias (groups, channels of a group), float64."""
@@ -253,9 +260,7 @@ class CompiledEngine:
             self._half_slabs(x, channels, 1, s, weight, bias, channels, eps, False, IDENTITY, y, mean, rstd, var)
             return
         if cut_groups(*x.shape):
-            m2, scale = np.empty((2, len(x)))
-            self.scaled_moments(x[None, None], x.dtype, mean[None], m2[None], scale[None])
-            self._untyped.finish_statistics(float(x.shape[1]), eps, mean, m2, scale, rstd, var)
+            self._statistics(x[None, None], eps, mean[None], rstd[None], var[None])
             factors = of_channels(len(x), x.size // s, mean, rstd, weight, bias)
             self.batch_norm(x.reshape(1, 1, -1, s), *factors, IDENTITY, y.reshape(1, 1, -1, s))
             return
@@ -292,19 +297,17 @@ class CompiledEngine:
             self._half_slabs(x, r, c, s, weight, bias, 1, eps, False, code, y, mean, rstd, var)
             return
         threads = workers(x.size)
-        m2, scale = np.empty((a, c)), np.empty((a, c))
         if (s > 1 or c == 1) and a * c >= 4 * threads and not short_runs(x):
             splits_r, splits_s = slab_splits(r, s)
             piece_mean, piece_m2 = np.empty((2, a * c * splits_r * splits_s))
+            m2, scale = np.empty((2, a * c))
             by_channels(self._drivers[x.dtype, x.dtype].slab_forward, x)(
                 x.reshape(-1, s), r, c, splits_r, splits_s, piece_mean, piece_m2,
                 weight.ravel(), bias.ravel(), eps, code, y.reshape(-1, s),
-                mean.ravel(), m2.ravel(), scale.ravel(), rstd.ravel(), var.ravel(),
-                *self._buffers(y, threads, x), threads,
+                mean.ravel(), m2, scale, rstd.ravel(), var.ravel(), *self._buffers(y, threads, x), threads,
             )  # fmt: skip
         else:
-            self.scaled_moments(x, x.dtype, mean, m2, scale)
-            self._untyped.finish_statistics(float(r * s), eps, mean.ravel(), m2.ravel(), scale.ravel(), rstd.ravel(), var.ravel())
+            self._statistics(x, eps, mean, rstd, var)
             self.batch_norm(x, mean, rstd, weight, bias, code, y)
 
     @in_rounds("x", "mean", "rstd", "weight", "bias", "y", within=("x", "y"))
